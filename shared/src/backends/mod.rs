@@ -1,0 +1,1 @@
+//! Adapters of the ports, and the one place that chooses between them.

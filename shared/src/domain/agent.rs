@@ -1,0 +1,66 @@
+//! Agents.
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+use super::block::Block;
+use super::ids::{AgentId, MessageId};
+use super::model::ModelHandle;
+use super::stop_reason::StopReason;
+
+/// An agent with its blocks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    /// Its id.
+    pub id: AgentId,
+    /// Its name, not unique.
+    pub name: String,
+    /// What the client set.
+    pub settings: AgentSettings,
+    /// Memory, in the order of attachment.
+    pub blocks: Vec<Block>,
+    /// Ids of the messages in context, the system message first.
+    pub message_ids: Vec<MessageId>,
+    /// Why the last run ended.
+    pub last_stop_reason: Option<StopReason>,
+    /// When the last run ended.
+    pub last_run_completion: Option<Timestamp>,
+    /// How long it took, in milliseconds.
+    pub last_run_duration_ms: Option<i64>,
+    /// When the agent was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// What a client can set on an agent; kept as one document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentSettings {
+    /// The contract's word for the kind of agent, `letta_v1_agent` unless said otherwise.
+    pub agent_type: String,
+    /// The base text of the system prompt.
+    pub system: String,
+    /// The model.
+    pub model: ModelHandle,
+    /// The client's `model_settings` object, as sent.
+    pub model_settings: Option<serde_json::Value>,
+    /// Context window in tokens, where the client limits it.
+    pub context_window_limit: Option<u64>,
+    /// Names of the attached tools, in order.
+    pub tools: Vec<String>,
+    /// The contract's tool rules, as sent.
+    pub tool_rules: Vec<serde_json::Value>,
+    /// Free words of the client.
+    pub tags: Vec<String>,
+    /// Free text of the client.
+    pub description: Option<String>,
+    /// Free data of the client.
+    pub metadata: Option<serde_json::Value>,
+    /// IANA name of the agent's time zone.
+    pub timezone: String,
+    /// Whether each request starts from an empty context.
+    pub message_buffer_autoclear: bool,
+    /// Settings that are kept and shown but have no effect here, by their name on the wire.
+    #[serde(default)]
+    pub other: serde_json::Map<String, serde_json::Value>,
+}

@@ -1,0 +1,31 @@
+//! Every limit that is not a setting, in one place. Settings have their defaults in `config`.
+
+use std::time::Duration;
+
+/// Most bytes of event frames in one append, and in one stored segment.
+pub const APPEND_BATCH_BYTES: usize = 256 * 1024;
+/// Most events in one append.
+pub const APPEND_BATCH_EVENTS: usize = 512;
+/// Encoded events that a writer may hold before it stops reading from the model.
+pub const WRITER_QUEUE_EVENTS: usize = 1024;
+/// Bytes of events not yet archived that a writer holds; beyond it they are archived in mid-step.
+pub const UNARCHIVED_BYTES: usize = 1024 * 1024;
+/// Batches that a reader may fall behind the live tail before it is served from the log.
+pub const LIVE_BATCHES: usize = 32;
+/// Bytes that one read of the log or the archive may return.
+pub const READ_BYTES: usize = 512 * 1024;
+/// Events that one read of the log may return.
+pub const READ_EVENTS: usize = 2048;
+/// Most characters of a failed tool's error text (api/05 §5).
+pub const TOOL_ERROR_CHARS: usize = 1000;
+/// Most characters of a tool's result before it is cut (api/04 §2, `return_char_limit`).
+pub const TOOL_RETURN_CHARS: usize = 50_000;
+/// Default limit of a memory block in characters (api/04 §1.2).
+pub const BLOCK_CHARS: u64 = 100_000;
+/// Steps of a run that does not say (api/01 §1).
+pub const DEFAULT_MAX_STEPS: u32 = 50;
+/// The longest that a delivery is held; brokers take it away after 30 minutes by default.
+pub const DELIVERY_HELD: Duration = Duration::from_secs(20 * 60);
+
+const _: () = assert!(APPEND_BATCH_BYTES <= READ_BYTES, "one read returns at least one batch");
+const _: () = assert!(UNARCHIVED_BYTES >= 2 * APPEND_BATCH_BYTES, "a full batch fits twice before an archive write");

@@ -1,0 +1,268 @@
+//! Runs: one accepted request and its execution.
+//!
+//! ```text
+//! created ──claim──▶ running ──settle──▶ completed | failed | cancelled
+//!    └──────────────cancel──────────────────────────────▶ cancelled
+//! ```
+//! A claim moves `created` to `running`, by the worker that takes it; a later claim (takeover) keeps `running` and
+//! raises the epoch. Only the holder of the current epoch settles a running run. The API settles a created one, when it
+//! is cancelled before any worker took it. Ended is final.
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+use super::ids::{AgentId, RunId};
+use super::message::MessageType;
+use super::model::ModelHandle;
+use super::position::SeqId;
+use super::stop_reason::StopReason;
+use super::tenant::TenantId;
+use super::usage::RunUsage;
+
+/// A run as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// Its owner.
+    pub tenant: TenantId,
+    /// The agent that runs.
+    pub agent_id: AgentId,
+    /// What was asked for.
+    pub request: RunRequest,
+    /// Where it stands.
+    pub state: RunState,
+    /// Whether a cancel was asked for that is not yet carried out.
+    pub cancel_requested: bool,
+    /// What it has cost so far.
+    pub usage: RunUsage,
+    /// The last event that is in the archive.
+    pub archived: SeqId,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// From acceptance to the first event that a model made, in nanoseconds.
+    pub ttft_ns: Option<i64>,
+}
+
+/// Where a run stands, with the data of that state.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunState {
+    /// Accepted, not yet taken by a worker.
+    Created,
+    /// Taken by a worker.
+    Running,
+    /// Over.
+    Ended {
+        /// Why.
+        reason: StopReason,
+        /// When.
+        at: Timestamp,
+        /// What went wrong, for a failed run.
+        error: Option<RunError>,
+        /// The number of the `stop_reason` frame: a cursor at or past it is answered with the terminal frames.
+        terminal: SeqId,
+    },
+}
+
+impl RunState {
+    /// The public status.
+    #[must_use]
+    pub const fn status(&self) -> RunStatus {
+        match self {
+            Self::Created => RunStatus::Created,
+            Self::Running => RunStatus::Running,
+            Self::Ended { reason, .. } => reason.run_status(),
+        }
+    }
+
+    /// Whether the run is over.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        matches!(self, Self::Ended { .. })
+    }
+}
+
+/// The public status of a run (api/03 §1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    /// Accepted.
+    Created,
+    /// Taken by a worker.
+    Running,
+    /// Ended as it should.
+    Completed,
+    /// Ended by an error.
+    Failed,
+    /// Ended by a cancel.
+    Cancelled,
+}
+
+impl RunStatus {
+    /// Every status.
+    pub const ALL: [Self; 5] = [Self::Created, Self::Running, Self::Completed, Self::Failed, Self::Cancelled];
+
+    /// The word on the wire and in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The status that a word stands for, if any.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    }
+}
+
+/// How a run's stream shows what the model makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamMode {
+    /// Complete messages at the end of each step.
+    Steps,
+    /// Deltas as they come.
+    Tokens,
+}
+
+/// Whether a run's stream can be resumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Attachment {
+    /// Detached from the connection: events show their `seq_id`, and the stream can be resumed.
+    Background,
+    /// Shown on the connection that asked for it: events show no `seq_id`. The run itself is as durable.
+    Foreground,
+}
+
+/// By which path a run was asked for, as `metadata.run_type` shows it (api/03 §1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunType {
+    /// One JSON answer.
+    SendMessage,
+    /// A stream.
+    SendMessageStreaming,
+    /// The run record at once.
+    SendMessageAsync,
+}
+
+/// What a run was asked to do; kept with the run as one document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRequest {
+    /// The path that it came by.
+    pub run_type: RunType,
+    /// Resumable or not.
+    pub attachment: Attachment,
+    /// Deltas or steps.
+    pub mode: StreamMode,
+    /// Whether the stream opens with a ping and is kept alive by pings rather than comments.
+    pub include_pings: bool,
+    /// Most steps.
+    pub max_steps: u32,
+    /// Kinds of messages to show; `None` shows all.
+    pub include_types: Option<Vec<MessageType>>,
+    /// A model for this run only.
+    pub override_model: Option<ModelHandle>,
+    /// A system message for this run only.
+    pub override_system: Option<String>,
+    /// Legacy: show calls of the message tool as assistant messages.
+    pub use_assistant_message: bool,
+    /// Legacy: which tool that is.
+    pub assistant_message_tool_name: String,
+    /// Legacy: which of its arguments holds the text.
+    pub assistant_message_tool_kwarg: String,
+    /// Where to post when the run has ended.
+    pub callback_url: Option<String>,
+}
+
+/// What went wrong in a run: the object of its error event (api/02 §6).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunError {
+    /// The kind.
+    pub error_type: ErrorType,
+    /// For users.
+    pub message: String,
+    /// For developers.
+    pub detail: Option<String>,
+    /// The HTTP status of the provider's refusal, where there was one.
+    #[serde(default)]
+    pub provider_status: Option<u16>,
+}
+
+/// The kinds of errors inside a stream (api/02 §6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorType {
+    /// The model call timed out.
+    LlmTimeout,
+    /// The provider limits the rate.
+    LlmRateLimit,
+    /// The provider refused the credentials.
+    LlmAuthentication,
+    /// The provider failed in another way.
+    LlmError,
+    /// Nothing usable came back.
+    LlmEmptyResponse,
+    /// The system prompt does not fit.
+    ContextWindowOverflowInSystemPrompt,
+    /// Anything else.
+    InternalError,
+    /// The run was lost and could not be recovered.
+    StreamIncomplete,
+}
+
+impl ErrorType {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LlmTimeout => "llm_timeout",
+            Self::LlmRateLimit => "llm_rate_limit",
+            Self::LlmAuthentication => "llm_authentication",
+            Self::LlmError => "llm_error",
+            Self::LlmEmptyResponse => "llm_empty_response",
+            Self::ContextWindowOverflowInSystemPrompt => "context_window_overflow_in_system_prompt",
+            Self::InternalError => "internal_error",
+            Self::StreamIncomplete => "stream_incomplete",
+        }
+    }
+
+    /// The stop reason that goes with it.
+    #[must_use]
+    pub const fn stop_reason(self) -> StopReason {
+        match self {
+            Self::LlmTimeout | Self::LlmRateLimit | Self::LlmAuthentication | Self::LlmError => StopReason::LlmApiError,
+            Self::LlmEmptyResponse => StopReason::InvalidLlmResponse,
+            Self::ContextWindowOverflowInSystemPrompt => StopReason::ContextWindowOverflowInSystemPrompt,
+            Self::InternalError | Self::StreamIncomplete => StopReason::Error,
+        }
+    }
+}
+
+/// How a run ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why.
+    pub reason: StopReason,
+    /// What went wrong, for a failed run.
+    pub error: Option<RunError>,
+}
+
+impl Outcome {
+    /// An end without an error event.
+    #[must_use]
+    pub const fn stopped(reason: StopReason) -> Self {
+        Self { reason, error: None }
+    }
+
+    /// An end with an error event.
+    #[must_use]
+    pub const fn failed(error: RunError) -> Self {
+        Self { reason: error.error_type.stop_reason(), error: Some(error) }
+    }
+}

@@ -1,0 +1,117 @@
+//! Steps: one model call and the tool calls that it asked for.
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+use super::ids::{AgentId, MessageId, RunId, StepId};
+use super::message::Answer;
+use super::model::ModelHandle;
+use super::stop_reason::StopReason;
+use super::tool::ToolReturn;
+use super::usage::Usage;
+
+/// A step as stored and listed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Its id.
+    pub id: StepId,
+    /// The run.
+    pub run_id: RunId,
+    /// The agent.
+    pub agent_id: AgentId,
+    /// Place in the run, from 1.
+    pub number: u32,
+    /// How far it got.
+    pub status: StepStatus,
+    /// The reason that the run stopped after this step, if it did.
+    pub stop_reason: Option<StopReason>,
+    /// The model that was called.
+    pub model: ModelHandle,
+    /// Tokens of its model call.
+    pub usage: Usage,
+    /// What went wrong, for a failed step: the type and the text of the error event.
+    pub error: Option<StepError>,
+    /// When and for how long.
+    pub timing: StepTiming,
+}
+
+/// How far a step got. A row exists from the start of the model call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepStatus {
+    /// Under way, or interrupted and not yet taken up again.
+    Pending,
+    /// Committed.
+    Success,
+    /// Ended by an error.
+    Failed,
+    /// Ended by a cancel.
+    Cancelled,
+}
+
+impl StepStatus {
+    /// The word on the wire and in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Success => "success",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The status that a word stands for, if any.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Pending, Self::Success, Self::Failed, Self::Cancelled].into_iter().find(|status| status.as_str() == word)
+    }
+}
+
+/// The error of a failed step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepError {
+    /// The `error_type` of api/02 §6.
+    pub error_type: String,
+    /// The text for users.
+    pub message: String,
+}
+
+/// Times of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepTiming {
+    /// When the step began.
+    pub started_at: Timestamp,
+    /// How long the model call took, in nanoseconds.
+    pub llm_request_ns: Option<i64>,
+    /// How long the tools took, in nanoseconds.
+    pub tool_execution_ns: Option<i64>,
+    /// How long the whole step took, in nanoseconds.
+    pub step_ns: Option<i64>,
+}
+
+/// A step that a worker left in the middle, as its successor finds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenStep {
+    /// The step.
+    pub id: StepId,
+    /// Place in the run, from 1.
+    pub number: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// The model's answer, if it was recorded: then the model is not called again.
+    pub answer: Option<RecordedAnswer>,
+}
+
+/// A model's answer that is durable, and what has come of its calls so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecordedAnswer {
+    /// The stored assistant message.
+    pub message_id: MessageId,
+    /// The answer.
+    pub answer: Answer,
+    /// Tokens of the model call.
+    pub usage: Usage,
+    /// Results recorded so far; a call that is in here is never executed again (G6).
+    pub returns: Vec<ToolReturn>,
+}

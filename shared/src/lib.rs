@@ -1,0 +1,15 @@
+//! What the API service and the workers of Holdfast have in common.
+//!
+//! Imports go one way: `domain ← wire ← ports ← store, backends`; a tidy test at the root holds it.
+
+pub mod backends;
+pub mod config;
+pub mod domain;
+pub mod models;
+pub mod ports;
+pub mod relay;
+pub mod store;
+pub mod telemetry;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+pub mod wire;

@@ -1,0 +1,424 @@
+//! The store: agents, runs, messages, steps, the archive of events and the outbox. Each method is as large as its
+//! transaction, so that atomicity stays inside one adapter.
+//!
+//! Methods that take a [`Lease`] check its epoch inside their transaction and answer [`StoreError::Fenced`] when a later
+//! claim exists or the run has ended: the database refuses a zombie, not the worker's good will (G5).
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::domain::Timestamp;
+use crate::domain::agent::{Agent, AgentSettings};
+use crate::domain::block::Block;
+use crate::domain::event::Event;
+use crate::domain::ids::{AgentId, BlockId, MessageId, RunId, StepId, WorkerId};
+use crate::domain::lease::{Lease, TakeoverAfter};
+use crate::domain::message::{Body, Message, Role};
+use crate::domain::model::ModelHandle;
+use crate::domain::page::Page;
+use crate::domain::position::SeqId;
+use crate::domain::run::{Outcome, Run, RunStatus};
+use crate::domain::step::{OpenStep, Step, StepError, StepStatus};
+use crate::domain::stop_reason::StopReason;
+use crate::domain::tenant::TenantId;
+use crate::domain::tool::ToolReturn;
+use crate::domain::usage::{RunUsage, Usage};
+use crate::ports::run_queue::RunHint;
+
+/// Why the store did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A later claim exists, or the run has ended: this worker must stop without a word.
+    #[error("the lease is no longer valid")]
+    Fenced,
+    /// The cursor of a page names a row that does not exist.
+    #[error("the cursor names an unknown id")]
+    UnknownCursor,
+    /// The database cannot be reached or refused for the moment.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What is stored cannot be read, or the query is wrong: a defect.
+    #[error("the database holds something unexpected: {0}")]
+    Corrupt(String),
+}
+
+/// Which agents to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AgentFilter {
+    /// Exactly this name.
+    pub name: Option<String>,
+    /// A part of the name, any case.
+    pub query_text: Option<String>,
+    /// These tags: any of them, or all.
+    pub tags: Vec<String>,
+    /// Whether all tags must be there.
+    pub match_all_tags: bool,
+    /// Order by the time of the last change rather than of creation.
+    pub order_by_updated: bool,
+}
+
+/// A change of an agent; `None` leaves a part as it is.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AgentChange {
+    /// New name.
+    pub name: Option<String>,
+    /// New settings, whole.
+    pub settings: Option<AgentSettings>,
+    /// The messages in context, whole; the first must be the system message.
+    pub message_ids: Option<Vec<MessageId>>,
+}
+
+/// Which runs to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RunFilter {
+    /// Of these agents; empty means all.
+    pub agents: Vec<AgentId>,
+    /// In one of these states; empty means all.
+    pub statuses: Vec<RunStatus>,
+    /// Resumable or not.
+    pub background: Option<bool>,
+    /// Ended for this reason.
+    pub stop_reason: Option<StopReason>,
+}
+
+/// Which messages of an agent to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageFilter {
+    /// The agent.
+    pub agent: AgentId,
+    /// Only what this run brought or made.
+    pub run: Option<RunId>,
+}
+
+/// A search in an agent's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageSearch {
+    /// Text that the message must contain, any case; `None` lists by the other filters only.
+    pub query: Option<String>,
+    /// One of these roles; empty means user and assistant.
+    pub roles: Vec<Role>,
+    /// Not before.
+    pub from: Option<Timestamp>,
+    /// Before this.
+    pub until: Option<Timestamp>,
+    /// At most so many, newest first.
+    pub limit: u32,
+}
+
+/// The idempotency key of a request: the `otid`s of its messages, in order (api/03 §6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestKey {
+    /// Hash of agent and otids.
+    pub key: String,
+    /// Hash of what was asked for: the same key with another hash is refused.
+    pub content: String,
+}
+
+/// A run to be accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewRun {
+    /// The run, in state created; its `archived` is the number of the last of `opening`.
+    pub run: Run,
+    /// Its input, in order.
+    pub input: Vec<Message>,
+    /// Its idempotency key.
+    pub key: Option<RequestKey>,
+    /// The events that it opens with.
+    pub opening: Vec<Event>,
+    /// W3C `traceparent` of the request.
+    pub trace: Option<String>,
+    /// Most runs of the agent that may be created or running, this one included.
+    pub max_queued: u32,
+}
+
+/// What came of accepting a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Accepted {
+    /// It is durable, with its input and its intent to execute. The entry is in the outbox; publish it.
+    New(OutboxEntry),
+    /// The same request made this run before.
+    Known(Box<Run>),
+    /// The key was used for a request that asked for something else.
+    KeyReused(RunId),
+    /// No such agent for this tenant.
+    NoAgent,
+    /// The agent has too many runs waiting; this one is active.
+    TooMany(RunId),
+}
+
+/// A hint that is to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxEntry {
+    /// The row.
+    pub id: i64,
+    /// The hint.
+    pub hint: RunHint,
+}
+
+/// What came of a wish to cancel.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CancelRequest {
+    /// No worker has it yet: settle it with [`Store::settle_created`].
+    Created(Box<Run>),
+    /// A worker has it and will stop; the wish is durable.
+    Requested,
+    /// It is over already.
+    Ended,
+}
+
+/// What came of a claim.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Claim {
+    /// The run is this worker's.
+    Claimed(Box<Claimed>),
+    /// Another worker has it and is not silent for long enough; ask again after this time.
+    Held(Duration),
+    /// An earlier run of the same agent is not over; its end publishes a new hint.
+    Blocked,
+    /// It is over, or unknown.
+    Gone,
+}
+
+/// A claimed run with all that is needed to go on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claimed {
+    /// The run, as it is now; its `state` is running.
+    pub run: Run,
+    /// The right to write for it.
+    pub lease: Lease,
+    /// Claims since the last committed step, this one included; handing back takes one off.
+    pub attempts: u32,
+    /// Steps that are committed.
+    pub steps_done: u32,
+    /// The step that a former holder left in the middle.
+    pub open_step: Option<OpenStep>,
+}
+
+/// What a model call is made from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Context {
+    /// The agent.
+    pub agent: Agent,
+    /// The messages in context, oldest first; the system message is the first.
+    pub messages: Vec<Message>,
+}
+
+/// A step that begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewStep {
+    /// Its id.
+    pub id: StepId,
+    /// Place in the run, from 1.
+    pub number: u32,
+    /// The model that is called.
+    pub model: ModelHandle,
+    /// Now.
+    pub started_at: Timestamp,
+}
+
+/// A model's answer with tool calls, recorded before any of them runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnswerRecord {
+    /// The assistant message; its body is [`Body::Assistant`].
+    pub message: Message,
+    /// Tokens of the model call.
+    pub usage: Usage,
+    /// How long the model call took, in nanoseconds.
+    pub llm_request_ns: i64,
+    /// Events so far that are not archived yet.
+    pub events: Vec<Event>,
+}
+
+/// A step that is over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepCommit {
+    /// The step.
+    pub id: StepId,
+    /// How it ended; never pending.
+    pub status: StepStatus,
+    /// The reason that the run stops after it, if it does.
+    pub stop_reason: Option<StopReason>,
+    /// What went wrong.
+    pub error: Option<StepError>,
+    /// Tokens of its model call.
+    pub usage: Usage,
+    /// Messages that it made and that are not recorded yet, in order.
+    pub messages: Vec<Message>,
+    /// Its times.
+    pub llm_request_ns: Option<i64>,
+    /// See [`crate::domain::step::StepTiming`].
+    pub tool_execution_ns: Option<i64>,
+    /// See [`crate::domain::step::StepTiming`].
+    pub step_ns: i64,
+    /// Usage of the run with this step.
+    pub run_usage: RunUsage,
+    /// From acceptance to the first event that a model made, in nanoseconds; kept if not set before.
+    pub ttft_ns: Option<i64>,
+    /// Events that are not archived yet, up to the end of this step.
+    pub events: Vec<Event>,
+}
+
+/// The end of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunEnd {
+    /// Why and how.
+    pub outcome: Outcome,
+    /// When.
+    pub at: Timestamp,
+    /// Events that are not archived yet, the terminal ones included; the last is `[DONE]`.
+    pub events: Vec<Event>,
+}
+
+/// A tool's edit of an agent's memory: a pure function of the blocks as they are inside the transaction.
+pub type MemoryEdit<'a> = &'a (dyn Fn(&[Block]) -> EditOutcome + Send + Sync);
+
+/// What a memory tool wants.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EditOutcome {
+    /// The new value of a block, if it succeeded.
+    pub change: Option<(BlockId, String)>,
+    /// What the model is told.
+    pub tool_return: ToolReturn,
+}
+
+/// What a worker hears at its heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Heartbeat {
+    /// Runs of this worker for which a cancel was asked for.
+    pub cancelled: Vec<RunId>,
+}
+
+/// The port.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    // Agents
+
+    /// Stores a new agent with its blocks, which are new as well, and its system message.
+    async fn create_agent(&self, tenant: &TenantId, agent: &Agent, system: &Message) -> Result<(), StoreError>;
+    /// An agent; `None` if this tenant has none of that id.
+    async fn agent(&self, tenant: &TenantId, id: AgentId) -> Result<Option<Agent>, StoreError>;
+    /// A page of agents.
+    async fn agents(
+        &self,
+        tenant: &TenantId,
+        filter: &AgentFilter,
+        page: &Page<AgentId>,
+    ) -> Result<Vec<Agent>, StoreError>;
+    /// Changes an agent and compiles its system message anew if the settings changed; `None` if there is none.
+    async fn change_agent(
+        &self,
+        tenant: &TenantId,
+        id: AgentId,
+        change: &AgentChange,
+        now: Timestamp,
+    ) -> Result<Option<Agent>, StoreError>;
+    /// Deletes an agent; its runs and messages stay until retention takes them. Whether there was one.
+    async fn delete_agent(&self, tenant: &TenantId, id: AgentId, now: Timestamp) -> Result<bool, StoreError>;
+    /// A page of an agent's or a run's messages.
+    async fn messages(&self, filter: &MessageFilter, page: &Page<MessageId>) -> Result<Vec<Message>, StoreError>;
+    /// Messages of an agent that match, newest first.
+    async fn search_messages(&self, agent: AgentId, search: &MessageSearch) -> Result<Vec<Message>, StoreError>;
+
+    // Runs, from the outside
+
+    /// Accepts a run: run, input, key, opening events and outbox row in one transaction (G1), serialized per agent so
+    /// that arrival has an order.
+    async fn accept_run(&self, new: &NewRun) -> Result<Accepted, StoreError>;
+    /// The run that a request with this key made, if any.
+    async fn run_by_key(&self, agent: AgentId, key: &RequestKey) -> Result<Option<Accepted>, StoreError>;
+    /// A run; `None` if this tenant has none of that id.
+    async fn run(&self, tenant: &TenantId, id: RunId) -> Result<Option<Run>, StoreError>;
+    /// A page of runs.
+    async fn runs(&self, tenant: &TenantId, filter: &RunFilter, page: &Page<RunId>) -> Result<Vec<Run>, StoreError>;
+    /// A page of a run's steps.
+    async fn steps(&self, run: RunId, page: &Page<StepId>) -> Result<Vec<Step>, StoreError>;
+    /// Archived events after a cursor, in order, at most one read's worth.
+    async fn events(&self, run: RunId, after: SeqId) -> Result<Vec<Event>, StoreError>;
+    /// Those of these runs that have ended.
+    async fn ended_among(&self, runs: &[RunId]) -> Result<Vec<RunId>, StoreError>;
+    /// Makes the wish to cancel durable.
+    async fn request_cancel(&self, run: RunId, now: Timestamp) -> Result<CancelRequest, StoreError>;
+    /// Ends a run that no worker has taken, and wakes the agent's next one. `None`: a worker has taken it meanwhile.
+    async fn settle_created(&self, run: RunId, end: &RunEnd) -> Result<Option<Vec<OutboxEntry>>, StoreError>;
+
+    // Runs, as their worker sees them
+
+    /// Enters or refreshes the worker's heartbeat, by the store's own clock.
+    async fn heartbeat(&self, worker: WorkerId) -> Result<Heartbeat, StoreError>;
+    /// Removes a worker that stopped: what it still holds can be taken at once.
+    async fn retire_worker(&self, worker: WorkerId) -> Result<(), StoreError>;
+    /// Takes a run: compare-and-set, epoch + 1.
+    async fn claim(
+        &self,
+        run: RunId,
+        worker: WorkerId,
+        after: TakeoverAfter,
+        now: Timestamp,
+    ) -> Result<Claim, StoreError>;
+    /// The agent and the messages in its context.
+    async fn context(&self, lease: &Lease) -> Result<Context, StoreError>;
+    /// Puts events into the archive in mid-step.
+    async fn archive(&self, lease: &Lease, events: &[Event]) -> Result<(), StoreError>;
+    /// Enters a step as pending; a step of the same number that a former holder left without an answer is replaced.
+    async fn begin_step(&self, lease: &Lease, step: &NewStep) -> Result<(), StoreError>;
+    /// Records an answer with tool calls before any of them runs.
+    async fn record_answer(&self, lease: &Lease, record: &AnswerRecord) -> Result<(), StoreError>;
+    /// Records the result of a call; `call` is its place in the answer, from 0.
+    async fn record_return(
+        &self,
+        lease: &Lease,
+        step: StepId,
+        call: u32,
+        tool_return: &ToolReturn,
+    ) -> Result<(), StoreError>;
+    /// Runs a memory tool: reads the blocks, changes one, compiles the system message anew and records the result, in
+    /// one transaction. A call whose result is recorded already is not applied again; that result is the answer.
+    async fn edit_memory(
+        &self,
+        lease: &Lease,
+        step: StepId,
+        call: u32,
+        call_id: &str,
+        now: Timestamp,
+        edit: MemoryEdit<'_>,
+    ) -> Result<ToolReturn, StoreError>;
+    /// Commits a step, and with it the end of the run if it is the last one. Returns what is to be published then: the
+    /// hint for the agent's next run.
+    async fn commit_step(
+        &self,
+        lease: &Lease,
+        commit: &StepCommit,
+        end: Option<&RunEnd>,
+    ) -> Result<Vec<OutboxEntry>, StoreError>;
+    /// Ends a run between steps. An open step is closed as failed or cancelled, as the outcome says.
+    async fn settle(&self, lease: &Lease, end: &RunEnd) -> Result<Vec<OutboxEntry>, StoreError>;
+    /// Gives a run back at a step boundary; uses up no attempt. Returns its new hint.
+    async fn release(&self, lease: &Lease) -> Result<Vec<OutboxEntry>, StoreError>;
+
+    // Outbox
+
+    /// Outbox rows that are due, and makes them due again a little later in case this caller dies.
+    async fn outbox_due(&self, limit: u32) -> Result<Vec<OutboxEntry>, StoreError>;
+    /// Removes published rows.
+    async fn outbox_done(&self, ids: &[i64]) -> Result<(), StoreError>;
+    /// Puts hints into the outbox for runs that lost theirs: runs whose holder is silent for longer than `after`, and
+    /// created runs at the head of their agent's line that nobody took for `unclaimed_after`. How many.
+    async fn rescue(&self, after: TakeoverAfter, unclaimed_after: Duration) -> Result<u64, StoreError>;
+
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<(), StoreError>;
+    /// The adapter's name, for the health answer.
+    fn name(&self) -> &'static str;
+}
+
+impl Context {
+    /// The text of the system message.
+    #[must_use]
+    pub fn system_text(&self) -> String {
+        match self.messages.first().map(|message| &message.body) {
+            Some(Body::System(content)) => content.text(),
+            _ => String::new(),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Integration tests: the contract suites of the ports over every adapter, and the whole program through its front door.
+
+mod services;
