@@ -250,21 +250,31 @@ pub struct OpenAiSettings {
 /// The base URL when only a key is given.
 const OPENAI_BASE_URL: &str = "https://api.openai.com/v1/";
 
+/// What a command line says about settings; it wins over everything else.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+}
+
 impl Settings {
-    /// Reads the settings: defaults, `file` (or `HOLDFAST_CONFIG`), environment.
+    /// Reads the settings: defaults, then `file`, then the environment, then the command line.
     ///
     /// # Errors
     /// The first setting that is wrong, by its name.
-    pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
-        let from_environment = std::env::var_os("HOLDFAST_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
-        let file = file.map(Path::to_path_buf).or(from_environment);
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, SettingsError> {
         let mut figment = Figment::new();
-        if let Some(path) = &file {
-            let problem = |problem: String| SettingsError::File { path: path.clone(), problem };
+        if let Some(path) = file {
+            let problem = |problem: String| SettingsError::File { path: path.to_path_buf(), problem };
             let text = std::fs::read_to_string(path).map_err(|error| problem(error.to_string()))?;
             figment = figment.merge(Toml::string(&text));
         }
-        Self::check(read(figment.merge(environment()), file.as_deref())?)
+        let mut raw = read(figment.merge(environment()), file)?;
+        raw.listen = overrides.listen.clone().unwrap_or(raw.listen);
+        raw.data_dir = overrides.data_dir.clone().or(raw.data_dir);
+        Self::check(raw)
     }
 
     fn check(raw: Raw) -> Result<Self, SettingsError> {
