@@ -80,8 +80,9 @@ impl Directory {
             .data_dir
             .clone()
             .context("there is no home directory to keep data in; name one with --data-dir or HOLDFAST_DATA_DIR")?;
-        std::fs::create_dir_all(&path)
-            .with_context(|| format!("cannot make the data directory {}; name another with --data-dir", path.display()))?;
+        std::fs::create_dir_all(&path).with_context(|| {
+            format!("cannot make the data directory {}; name another with --data-dir", path.display())
+        })?;
         let lock = File::create(path.join("lock"))
             .with_context(|| format!("cannot write to the data directory {}", path.display()))?;
         if lock.try_lock().is_err() {

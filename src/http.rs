@@ -13,9 +13,9 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// Binds the address of the API.
 pub(crate) async fn bind(listen: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("cannot listen on {listen}; choose another address with --listen or HOLDFAST_LISTEN"))?;
+    let listener = TcpListener::bind(listen).await.with_context(|| {
+        format!("cannot listen on {listen}; choose another address with --listen or HOLDFAST_LISTEN")
+    })?;
     let address = listener.local_addr()?;
     Ok((listener, address))
 }

@@ -99,9 +99,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 fn overrides(command: &Command) -> holdfast_shared::config::Overrides {
     use holdfast_shared::config::Overrides;
     match command {
-        Command::Dev(options) => {
-            Overrides { listen: options.listen.clone(), data_dir: options.data_dir.clone() }
-        }
+        Command::Dev(options) => Overrides { listen: options.listen.clone(), data_dir: options.data_dir.clone() },
         Command::Api(options) => Overrides { listen: options.listen.clone(), data_dir: None },
         Command::Worker | Command::Migrate => Overrides::default(),
     }

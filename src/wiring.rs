@@ -62,7 +62,13 @@ pub(crate) async fn connect(settings: &Settings, data_dir: Option<&Path>) -> any
             let store: Arc<dyn Store> =
                 Arc::new(SqliteStore::open(&path).await.with_context(|| format!("cannot open {}", path.display()))?);
             let shared = Arc::clone(&store);
-            (store, Arc::new(move || { let store = Arc::clone(&shared); Box::pin(async move { Ok(store) }) }))
+            (
+                store,
+                Arc::new(move || {
+                    let store = Arc::clone(&shared);
+                    Box::pin(async move { Ok(store) })
+                }),
+            )
         }
     };
     let queue: Arc<dyn RunQueue> = match &settings.amqp_url {
@@ -98,7 +104,8 @@ pub(crate) async fn connect(settings: &Settings, data_dir: Option<&Path>) -> any
 pub(crate) fn catalogue(settings: &Settings) -> anyhow::Result<Arc<Catalogue>> {
     let openai = settings.models.openai.as_ref();
     Ok(Arc::new(Catalogue::new(CatalogueConfig {
-        openai: openai.map(|server| OpenAiServer { base_url: server.base_url.clone(), api_key: server.api_key.clone() }),
+        openai: openai
+            .map(|server| OpenAiServer { base_url: server.base_url.clone(), api_key: server.api_key.clone() }),
         default_model: settings.models.default_model.clone(),
     })?))
 }
@@ -135,7 +142,8 @@ pub(crate) fn worker(settings: &Settings, backends: &Backends) -> anyhow::Result
     let models = &settings.models;
     let openai = models.openai.as_ref();
     let providers = Providers::new(LlmConfig {
-        openai: openai.map(|server| OpenAiConfig { base_url: server.base_url.clone(), api_key: server.api_key.clone() }),
+        openai: openai
+            .map(|server| OpenAiConfig { base_url: server.base_url.clone(), api_key: server.api_key.clone() }),
         header_timeout: models.header_timeout,
         idle_timeout: models.idle_timeout,
         total_timeout: models.total_timeout,

@@ -119,6 +119,8 @@ pub(crate) async fn publish_end(
             }
         }
         Ok(Err(_fenced)) => {}
-        Err(_late) => tracing::warn!(run.id = %lease.run, "the log is slow; readers get the run's end from the archive"),
+        Err(_late) => {
+            tracing::warn!(run.id = %lease.run, "the log is slow; readers get the run's end from the archive")
+        }
     }
 }

@@ -126,8 +126,7 @@ impl<'a> Attempt<'a> {
         let writer = Writer::open(log, lease, run.request.attachment, run.archived).await?;
         let context = services.store.context(&lease).await?;
         let (usage, ttft_ns) = (run.usage, run.ttft_ns);
-        let mut attempt =
-            Self { services, settings, run, lease, writer, context, usage, ttft_ns, cancel, stopping };
+        let mut attempt = Self { services, settings, run, lease, writer, context, usage, ttft_ns, cancel, stopping };
         attempt.steps(steps_done, open_step).await
     }
 
@@ -137,7 +136,7 @@ impl<'a> Attempt<'a> {
         if let Some(open) = open_step {
             match open.answer {
                 Some(answer) => recorded = Some((open.id, open.number, open.started_at, answer)),
-                None => self.tell_superseded(open.id),
+                None => self.tell_superseded(open.id).await?,
             }
         }
         loop {
@@ -162,12 +161,15 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Readers of tokens may have seen a part of a step that will be repeated: the stream says that it is void.
-    fn tell_superseded(&mut self, step: StepId) {
+    /// Readers of tokens may have seen a part of a step that will be repeated: the stream says that it is void. It says
+    /// so before the step begins anew, since after that nobody would know the old step any more.
+    async fn tell_superseded(&mut self, step: StepId) -> Result<(), Interrupt> {
         if self.run.request.mode == StreamMode::Tokens {
             let (id, now) = (self.services.seams.id(), self.services.seams.now());
             self.writer.push(|encoder| Some(encoder.superseded(id, now, &[answer_message(step)])));
+            self.writer.flush().await?;
         }
+        Ok(())
     }
 
     /// One step from the model call on. Whether another follows.
@@ -252,7 +254,6 @@ impl<'a> Attempt<'a> {
             match self.call_tool(step, index, call).await? {
                 Waited::Done(tool_return) => returns.push(tool_return),
                 Waited::Cancelled => {
-                    self.count(usage);
                     self.settle(Outcome::stopped(StopReason::Cancelled)).await?;
                     return Ok(false);
                 }

@@ -24,7 +24,7 @@ pub fn request(context: &Context, run: &RunRequest) -> ModelRequest {
 }
 
 fn spec(name: &str) -> Option<ToolSpec> {
-    builtin_tools::by_name(name).map(builtin_tools::BuiltinTool::spec)
+    builtin_tools::by_name(name).map(|tool| tool.spec.clone())
 }
 
 fn options(settings: Option<&serde_json::Value>) -> ModelOptions {
@@ -120,7 +120,9 @@ mod tests {
         let ids: Vec<Vec<String>> = turns(&messages)
             .into_iter()
             .filter_map(|turn| match turn {
-                Turn::ToolReturns(returns) => Some(returns.into_iter().map(|tool_return| tool_return.call_id).collect()),
+                Turn::ToolReturns(returns) => {
+                    Some(returns.into_iter().map(|tool_return| tool_return.call_id).collect())
+                }
                 _ => None,
             })
             .collect();

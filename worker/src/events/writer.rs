@@ -12,9 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use holdfast_shared::domain::event::Event;
 use holdfast_shared::domain::lease::Lease;
-use holdfast_shared::domain::limits::{
-    APPEND_BATCH_BYTES, APPEND_BATCH_EVENTS, UNARCHIVED_BYTES, WRITER_QUEUE_EVENTS,
-};
+use holdfast_shared::domain::limits::{APPEND_BATCH_BYTES, APPEND_BATCH_EVENTS, UNARCHIVED_BYTES, WRITER_QUEUE_EVENTS};
 use holdfast_shared::domain::position::SeqId;
 use holdfast_shared::domain::run::Attachment;
 use holdfast_shared::ports::event_log::{EventLog, LogError};
@@ -232,7 +230,9 @@ async fn inherit(
     while last < tail {
         let read = log.read(lease.run, last).await?;
         let Some(newest) = read.last().map(|event| event.seq) else {
-            return Err(LogError::Unavailable(format!("the log says that it ends at {tail}, but has nothing after {last}")));
+            return Err(LogError::Unavailable(format!(
+                "the log says that it ends at {tail}, but has nothing after {last}"
+            )));
         };
         last = newest;
         events.extend(read);
