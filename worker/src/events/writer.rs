@@ -245,3 +245,199 @@ async fn wait_for_log(lease: &Lease, error: &LogError, retry_after: &mut Duratio
     tokio::time::sleep(*retry_after).await;
     *retry_after = (*retry_after * 2).min(RETRY_MOST);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use holdfast_shared::domain::event::EventKind;
+    use holdfast_shared::domain::ids::{Id, RunId, WorkerId};
+    use holdfast_shared::domain::lease::LeaseEpoch;
+    use holdfast_shared::ports::event_log::Subscription;
+    use tokio::sync::Semaphore;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// A log that keeps what it is given, and can be slow, down, forgetful or taken over.
+    #[derive(Default)]
+    struct Scripted {
+        events: Mutex<Vec<Event>>,
+        batches: Mutex<Vec<usize>>,
+        faults: Mutex<VecDeque<Fault>>,
+        gate: Option<Semaphore>,
+    }
+
+    #[derive(Clone, Copy)]
+    enum Fault {
+        /// The append is applied, the answer is lost.
+        AnswerLost,
+        /// Everything is gone before the append.
+        Forgets,
+        /// A later claim opened the log.
+        TakenOver,
+    }
+
+    impl Scripted {
+        fn tail(&self) -> SeqId {
+            self.events.lock().expect("lock").last().map_or(SeqId::START, |event| event.seq)
+        }
+
+        fn numbers(&self) -> Vec<u64> {
+            self.events.lock().expect("lock").iter().map(|event| event.seq.get()).collect()
+        }
+    }
+
+    #[async_trait]
+    impl EventLog for Scripted {
+        async fn open(&self, _lease: &Lease, archived: SeqId) -> Result<SeqId, LogError> {
+            Ok(self.tail().max(archived))
+        }
+
+        async fn append(&self, lease: &Lease, events: &[Event]) -> Result<(), LogError> {
+            if let Some(gate) = &self.gate {
+                gate.acquire().await.expect("open").forget();
+            }
+            let fault = self.faults.lock().expect("lock").pop_front();
+            match fault {
+                Some(Fault::Forgets) => self.events.lock().expect("lock").clear(),
+                Some(Fault::TakenOver) => return Err(LogError::Fenced { run: lease.run, epoch: lease.epoch }),
+                Some(Fault::AnswerLost) | None => {}
+            }
+            let (tail, first) = (self.tail(), events[0].seq);
+            let is_repeat = events.last().is_some_and(|last| last.seq <= tail);
+            if first != tail.next() && !is_repeat && !(tail == SeqId::START && first.get() > 1 && fault.is_none()) {
+                return Err(LogError::Position { first, tail });
+            }
+            if !is_repeat {
+                self.events.lock().expect("lock").extend_from_slice(events);
+                self.batches.lock().expect("lock").push(events.len());
+            }
+            match fault {
+                Some(Fault::AnswerLost) => Err(LogError::Unavailable("no answer".to_owned())),
+                _ => Ok(()),
+            }
+        }
+
+        async fn read(&self, _run: RunId, after: SeqId) -> Result<Vec<Event>, LogError> {
+            Ok(self.events.lock().expect("lock").iter().filter(|event| event.seq > after).cloned().collect())
+        }
+
+        async fn subscribe(&self, _run: RunId) -> Result<Subscription, LogError> {
+            Err(LogError::Unavailable("not in this test".to_owned()))
+        }
+
+        fn followed(&self) -> Vec<RunId> {
+            Vec::new()
+        }
+
+        fn check(&self, _run: RunId) {}
+
+        async fn finish(&self, _lease: &Lease) -> Result<(), LogError> {
+            Ok(())
+        }
+
+        async fn ping(&self) -> Result<(), LogError> {
+            Ok(())
+        }
+
+        fn name(&self) -> &'static str {
+            "scripted"
+        }
+    }
+
+    fn lease() -> Lease {
+        let uuid = Uuid::from_u128(0x6612_baae_74a3_460d_9bfb_4c94_1f64_cd2d);
+        Lease { run: RunId::from_uuid(uuid), worker: WorkerId::from_uuid(uuid), epoch: LeaseEpoch::new(1) }
+    }
+
+    async fn writer(log: &Arc<Scripted>) -> Writer {
+        let log: Arc<dyn EventLog> = Arc::<Scripted>::clone(log);
+        Writer::open(log, lease(), Attachment::Background, SeqId::START).await.expect("not fenced")
+    }
+
+    fn ping(encoder: &mut Encoder) -> Option<Event> {
+        Some(encoder.ping(Id::from_uuid(lease().run.uuid()), chrono::DateTime::UNIX_EPOCH))
+    }
+
+    #[tokio::test]
+    async fn a_lone_event_goes_at_once_and_later_ones_go_together() {
+        let log = Arc::new(Scripted { gate: Some(Semaphore::new(0)), ..Scripted::default() });
+        let mut writer = writer(&log).await;
+        writer.push(ping);
+        // The first poll starts the append, which waits at the gate.
+        assert!(writer.drive().now_or_never().is_none());
+        for _ in 0..5 {
+            writer.push(ping);
+        }
+        log.gate.as_ref().expect("a gate").add_permits(2);
+        writer.flush().await.expect("not fenced");
+        assert_eq!(*log.batches.lock().expect("lock"), [1, 5]);
+        assert_eq!(log.numbers(), [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_answer_is_asked_for_again_and_nothing_is_doubled() {
+        let log = Arc::new(Scripted::default());
+        log.faults.lock().expect("lock").push_back(Fault::AnswerLost);
+        let mut writer = writer(&log).await;
+        writer.push(ping);
+        writer.push(ping);
+        writer.flush().await.expect("not fenced");
+        assert_eq!(log.numbers(), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_lost_its_data_gets_what_the_archive_does_not_have() {
+        let log = Arc::new(Scripted::default());
+        let mut writer = writer(&log).await;
+        for _ in 0..2 {
+            writer.push(ping);
+        }
+        writer.flush().await.expect("not fenced");
+        writer.committed(Vec::new());
+        writer.push(ping);
+        writer.flush().await.expect("not fenced");
+        log.faults.lock().expect("lock").push_back(Fault::Forgets);
+        writer.push(ping);
+        writer.flush().await.expect("not fenced");
+        assert_eq!(log.numbers(), [3, 4], "1 and 2 are in the archive");
+    }
+
+    #[tokio::test]
+    async fn what_a_former_holder_appended_is_taken_over() {
+        let log = Arc::new(Scripted::default());
+        let mut first = writer(&log).await;
+        first.push(ping);
+        first.push(ping);
+        first.flush().await.expect("not fenced");
+        let mut second = writer(&log).await;
+        assert_eq!(second.unarchived().len(), 2);
+        second.push(ping);
+        second.flush().await.expect("not fenced");
+        assert_eq!(log.numbers(), [1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_later_claim_stops_the_writer() {
+        let log = Arc::new(Scripted::default());
+        let mut writer = writer(&log).await;
+        log.faults.lock().expect("lock").push_back(Fault::TakenOver);
+        writer.push(ping);
+        assert_eq!(writer.flush().await, Err(Fenced));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_says_so() {
+        let log = Arc::new(Scripted::default());
+        let mut writer = writer(&log).await;
+        while writer.has_room() {
+            writer.push(ping);
+        }
+        writer.flush().await.expect("not fenced");
+        assert!(writer.has_room());
+        assert_eq!(log.numbers().len(), WRITER_QUEUE_EVENTS);
+        assert!(log.events.lock().expect("lock").iter().all(|event| event.kind == EventKind::Ping));
+    }
+}
