@@ -30,14 +30,13 @@ pub(crate) struct Options {
 }
 
 /// Runs everything until SIGTERM or Ctrl-C, then drains.
-pub(crate) async fn run(settings: &mut Settings, options: &Options) -> anyhow::Result<()> {
+pub(crate) async fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> {
     let shutdown = shutdown::on_signal()?;
     let directory = Directory::open(settings, options)?;
     let backends = wiring::connect(settings, Some(directory.path())).await?;
     if settings.database_url.is_none() {
-        // The directory is locked, so whoever worked in it before is gone: its runs need not wait for a lease to end.
-        backends.store.rescue(TakeoverAfter(Duration::ZERO), Duration::ZERO).await?;
-        settings.worker.returned_after = Duration::ZERO;
+        // The hints of the last process are gone with it.
+        backends.store.rescue(TakeoverAfter(settings.worker.lease), Duration::ZERO).await?;
     }
     let catalogue = wiring::catalogue(settings)?;
     let (router, hub) = wiring::api(settings, &backends, catalogue.clone());

@@ -84,11 +84,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     // Several crates speak TLS; they all use this provider. A second installation cannot happen here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let command = cli.command.unwrap_or_else(|| Command::Dev(dev::Options::default()));
-    let mut settings = Settings::load(cli.common.config.as_deref(), &overrides(&command))?;
+    let settings = Settings::load(cli.common.config.as_deref(), &overrides(&command))?;
     telemetry::start(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
-        Command::Dev(options) => runtime.block_on(dev::run(&mut settings, &options)),
+        Command::Dev(options) => runtime.block_on(dev::run(&settings, &options)),
         Command::Api(_) => runtime.block_on(api::run(&settings)),
         Command::Worker => runtime.block_on(worker::run(&settings)),
         Command::Migrate => runtime.block_on(migrate::run(&settings)),

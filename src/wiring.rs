@@ -50,7 +50,7 @@ pub(crate) async fn connect(settings: &Settings, data_dir: Option<&Path>) -> any
             let store = PostgresStore::connect(&url, settings.database_connections)
                 .await
                 .context("cannot use the database of DATABASE_URL")?;
-            store.check_schema().await?;
+            store.check_migrated().await?;
             let connect: HeartbeatStore = Arc::new(move || {
                 let url = url.clone();
                 Box::pin(async move { Ok(Arc::new(PostgresStore::connect(&url, 1).await?) as Arc<dyn Store>) })
@@ -59,8 +59,10 @@ pub(crate) async fn connect(settings: &Settings, data_dir: Option<&Path>) -> any
         }
         None => {
             let path = directory("DATABASE_URL")?.join("holdfast.db");
-            let store: Arc<dyn Store> =
-                Arc::new(SqliteStore::open(&path).await.with_context(|| format!("cannot open {}", path.display()))?);
+            let store = SqliteStore::open(&path).await.with_context(|| format!("cannot open {}", path.display()))?;
+            // The directory is locked, so whoever worked in it before is gone: its runs need not wait for a lease to end.
+            store.forget_workers().await?;
+            let store: Arc<dyn Store> = Arc::new(store);
             let shared = Arc::clone(&store);
             (
                 store,
@@ -147,7 +149,7 @@ pub(crate) fn worker(settings: &Settings, backends: &Backends) -> anyhow::Result
         header_timeout: models.header_timeout,
         idle_timeout: models.idle_timeout,
         total_timeout: models.total_timeout,
-    });
+    })?;
     let services = holdfast_worker::Services {
         store: Arc::clone(&backends.store),
         log: Arc::clone(&backends.log),

@@ -109,6 +109,16 @@ impl SqliteStore {
         Ok(Self { writer, reader })
     }
 
+    /// Forgets the heartbeats of all workers. Only for a process that knows that no other works with this file: what a
+    /// killed predecessor held can then be taken at once.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub async fn forget_workers(&self) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM workers").execute(&self.writer).await?;
+        Ok(())
+    }
+
     /// A transaction that writes. IMMEDIATE takes the write lock now: a transaction that first read and wants to write
     /// later could be refused then.
     async fn begin(&self) -> Result<sqlx::Transaction<'static, Db>, StoreError> {

@@ -9,7 +9,8 @@ use crate::config::{LogFormat, Settings, SettingsError};
 /// # Errors
 /// The filter is not one.
 pub fn start(settings: &Settings) -> Result<(), SettingsError> {
-    let filter = EnvFilter::try_new(&settings.log).map_err(|error| SettingsError::Invalid {
+    // The client library of the models logs what providers answer, which may hold prompts; we log errors ourselves.
+    let filter = EnvFilter::try_new(format!("{},genai=off", settings.log)).map_err(|error| SettingsError::Invalid {
         name: "HOLDFAST_LOG".to_owned(),
         problem: format!("expected a filter such as 'info' or 'holdfast_worker=debug': {error}"),
     })?;

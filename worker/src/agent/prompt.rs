@@ -1,11 +1,12 @@
 //! From an agent's context to a call of its model (api/05 §1): pure.
 
-use holdfast_shared::domain::builtin_tools;
 use holdfast_shared::domain::message::{Answer, AnswerPart, Body, Message};
 use holdfast_shared::domain::run::RunRequest;
-use holdfast_shared::domain::tool::{ToolReturn, ToolSpec};
+use holdfast_shared::domain::tool::ToolReturn;
 use holdfast_shared::ports::model_client::{ModelOptions, ModelRequest, Turn};
 use holdfast_shared::ports::store::Context;
+
+use crate::tools;
 
 /// What a call whose result was never recorded is answered with, so that providers accept the history.
 const LOST_RESULT: &str = "The call was interrupted; whether it had an effect is unknown.";
@@ -18,13 +19,9 @@ pub fn request(context: &Context, run: &RunRequest) -> ModelRequest {
         model: run.override_model.clone().unwrap_or_else(|| settings.model.clone()),
         system: run.override_system.clone().unwrap_or_else(|| context.system_text()),
         turns: turns(context.messages.get(1..).unwrap_or_default()),
-        tools: settings.tools.iter().filter_map(|name| spec(name)).collect(),
+        tools: tools::specs(&context.agent),
         options: options(settings.model_settings.as_ref()),
     }
-}
-
-fn spec(name: &str) -> Option<ToolSpec> {
-    builtin_tools::by_name(name).map(|tool| tool.spec.clone())
 }
 
 fn options(settings: Option<&serde_json::Value>) -> ModelOptions {
