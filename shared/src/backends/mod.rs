@@ -1,1 +1,6 @@
-//! Adapters of the ports, and the one place that chooses between them.
+//! Adapters of the ports that are not databases: broker, event log, signals.
+
+pub mod channels;
+pub mod embedded;
+pub mod rabbitmq;
+pub mod redis;

@@ -6,6 +6,7 @@ pub mod agent;
 pub mod block;
 pub mod builtin_tools;
 pub mod event;
+pub mod frames;
 pub mod ids;
 pub mod lease;
 pub mod limits;

@@ -1,16 +1,12 @@
-//! The stored form of archived events: for each one byte for its kind, four for its length (big endian), the frame.
-//!
-//! The number of an event is not written: a segment begins at a known number and has no gaps.
+//! Archived events as rows: each holds consecutive events, in the form of `domain::frames`.
 
 use bytes::Bytes;
 
-use crate::domain::event::{Event, EventKind};
+use crate::domain::event::Event;
+use crate::domain::frames::{self, HEADER};
 use crate::domain::limits::APPEND_BATCH_BYTES;
 use crate::domain::position::SeqId;
 use crate::ports::store::StoreError;
-
-/// Bytes before each frame.
-const HEADER: usize = 1 + size_of::<u32>();
 
 /// Events that are to be one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,10 +39,10 @@ pub(super) fn segments(archived: SeqId, events: &[Event]) -> Result<Vec<Segment>
         tail = event.seq;
         let length = HEADER + event.frame.len();
         match segments.last_mut() {
-            Some(open) if open.frames.len() + length <= APPEND_BATCH_BYTES => open.push(event)?,
+            Some(open) if open.frames.len() + length <= APPEND_BATCH_BYTES => open.push(event),
             _ => {
                 let mut fresh = Segment { first: event.seq, last: event.seq, frames: Vec::with_capacity(length) };
-                fresh.push(event)?;
+                fresh.push(event);
                 segments.push(fresh);
             }
         }
@@ -55,45 +51,29 @@ pub(super) fn segments(archived: SeqId, events: &[Event]) -> Result<Vec<Segment>
 }
 
 impl Segment {
-    fn push(&mut self, event: &Event) -> Result<(), StoreError> {
-        let length = u32::try_from(event.frame.len())
-            .map_err(|_| StoreError::Corrupt(format!("event {} has more than 4 GiB", event.seq)))?;
-        self.frames.push(event.kind.code());
-        self.frames.extend_from_slice(&length.to_be_bytes());
-        self.frames.extend_from_slice(&event.frame);
+    fn push(&mut self, event: &Event) {
+        frames::push(&mut self.frames, event);
         self.last = event.seq;
-        Ok(())
     }
 }
 
 /// Reads a segment's events after a cursor. Their frames are slices of the one buffer.
 pub(super) fn decode(first: SeqId, last: SeqId, frames: Bytes, after: SeqId) -> Result<Vec<Event>, StoreError> {
-    let damaged = |what: &str| StoreError::Corrupt(format!("segment {first}..{last} of the archive {what}"));
-    let mut rest = frames;
-    let mut events = Vec::new();
-    let mut seq = first;
-    while !rest.is_empty() {
-        if rest.len() < HEADER {
-            return Err(damaged("is cut in a header"));
-        }
-        let header = rest.split_to(HEADER);
-        let kind = EventKind::from_code(header[0]).ok_or_else(|| damaged("has an unknown kind of event"))?;
-        let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
-        if rest.len() < length {
-            return Err(damaged("is cut in a frame"));
-        }
-        let frame = rest.split_to(length);
-        if seq > after {
-            events.push(Event { seq, kind, frame });
-        }
-        seq = seq.next();
+    let mut events = frames::decode(first, frames).map_err(|damaged| StoreError::Corrupt(damaged.to_string()))?;
+    if events.last().map(|event| event.seq) != Some(last) {
+        return Err(StoreError::Corrupt(format!(
+            "segment {first}..{last} of the archive has another number of events"
+        )));
     }
-    if seq == last.next() { Ok(events) } else { Err(damaged("has another number of events")) }
+    events.retain(|event| event.seq > after);
+    Ok(events)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use crate::domain::event::EventKind;
 
     use super::*;
 
