@@ -139,13 +139,24 @@ pub(super) async fn bring_in_input(
     if last == 0 {
         return Ok(());
     }
-    // What the runs before it made came later and stands behind it: move it to the end. When nothing did, it is there.
-    let shift = if last == last_position { 0 } else { last_position - first + 1 };
-    sqlx::query("UPDATE agents SET last_position = $2 WHERE id = $1")
-        .bind(agent.uuid())
-        .bind(last + shift)
-        .execute(&mut *conn)
-        .await?;
+    // What the runs before it made came later and stands behind it: then move it to the end. The input of runs that wait
+    // stays where it is; it moves when its turn comes.
+    let is_overtaken: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM messages WHERE agent_id = $1 AND position > $2 \
+         AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.id = messages.run_id AND runs.epoch = 0))",
+    )
+    .bind(agent.uuid())
+    .bind(last)
+    .fetch_one(&mut *conn)
+    .await?;
+    let shift = if is_overtaken { last_position - first + 1 } else { 0 };
+    if is_overtaken {
+        sqlx::query("UPDATE agents SET last_position = $2 WHERE id = $1")
+            .bind(agent.uuid())
+            .bind(last + shift)
+            .execute(&mut *conn)
+            .await?;
+    }
     sqlx::query("UPDATE messages SET in_context = TRUE, position = position + $2 WHERE run_id = $1")
         .bind(run.uuid())
         .bind(shift)

@@ -1,0 +1,126 @@
+//! The contract of the store, on PostgreSQL and on SQLite.
+
+use std::sync::Arc;
+
+use holdfast_shared::ports::store::{Store, StoreError};
+use holdfast_shared::store::{PostgresStore, SqliteStore};
+
+use crate::services::Database;
+
+/// Runs a case on a database of its own and removes it, also when the case fails.
+async fn on_postgres<F, C>(case: C)
+where
+    C: FnOnce(Arc<dyn Store>) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let database = Database::create().await;
+    let store = PostgresStore::connect(&database.url, 4).await.expect("a connection");
+    store.migrate().await.expect("a schema");
+    let outcome = tokio::spawn(case(Arc::new(store))).await;
+    database.remove().await;
+    outcome.expect("the case holds");
+}
+
+/// Runs a case on a file of its own.
+async fn on_sqlite<F, C>(case: C)
+where
+    C: FnOnce(Arc<dyn Store>) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = SqliteStore::open(&folder.path().join("new/holdfast.db")).await.expect("a store");
+    case(Arc::new(store)).await;
+}
+
+mod postgres {
+    holdfast_shared::store_contract!(super::on_postgres);
+}
+
+mod sqlite {
+    holdfast_shared::store_contract!(super::on_sqlite);
+}
+
+#[tokio::test]
+async fn a_schema_that_is_older_than_the_program_is_noticed() {
+    let database = Database::create().await;
+    let store = PostgresStore::connect(&database.url, 2).await.expect("a connection");
+    assert!(!store.is_migrated().await.expect("an answer"));
+    let refused = store.check_migrated().await;
+    assert!(
+        matches!(&refused, Err(StoreError::Unavailable(why)) if why.to_string().contains("holdfast migrate")),
+        "{refused:?}"
+    );
+    let (one, other) = tokio::join!(store.migrate(), store.migrate());
+    one.expect("a schema");
+    other.expect("the same schema");
+    store.check_migrated().await.expect("it is up to date");
+    store.migrate().await.expect("nothing to do");
+    store.ping().await.expect("it answers");
+    drop(store);
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_file_is_opened_again_with_what_is_in_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("holdfast.db");
+    drop(SqliteStore::open(&path).await.expect("a store"));
+    let store = SqliteStore::open(&path).await.expect("the same store");
+    store.ping().await.expect("it answers");
+    assert_eq!(store.name(), "sqlite");
+}
+
+/// Rows that the code would never write, and that the schema refuses nevertheless.
+const HALF_STATES: [&str; 6] = [
+    "INSERT INTO runs (id, tenant, agent_id, status, background, request, usage, archived, created_at, accepted_at) \
+     SELECT $1, tenant, id, 'completed', TRUE, '{}', '{}', 0, 0, 0 FROM agents",
+    "INSERT INTO runs (id, tenant, agent_id, status, background, request, usage, archived, created_at, accepted_at) \
+     SELECT $1, tenant, id, 'running', TRUE, '{}', '{}', 0, 0, 0 FROM agents",
+    "INSERT INTO runs (id, tenant, agent_id, status, background, request, usage, archived, created_at, accepted_at, \
+     worker_id) SELECT $1, tenant, id, 'created', TRUE, '{}', '{}', 0, 0, 0, id FROM agents",
+    "INSERT INTO runs (id, tenant, agent_id, status, background, request, usage, archived, created_at, accepted_at) \
+     SELECT $1, tenant, id, 'paused', TRUE, '{}', '{}', 0, 0, 0 FROM agents",
+    // A second running run of the agent.
+    "INSERT INTO runs (id, tenant, agent_id, status, background, request, usage, archived, created_at, accepted_at, \
+     epoch, started_at) SELECT $1, tenant, id, 'running', TRUE, '{}', '{}', 0, 0, 0, 1, 0 FROM agents",
+    "INSERT INTO messages (id, agent_id, role, body, labels, folded, in_context, position, created_at) \
+     SELECT $1, id, 'user', '{}', '{}', '', FALSE, 0, 0 FROM agents",
+];
+
+const AGENT: &str = "INSERT INTO agents (id, tenant, name, name_folded, settings, created_at, updated_at) \
+                     VALUES ($1, 'default', 'a', 'a', '{}', 0, 0)";
+/// The same as the refused second one: the first is in order.
+const RUNNING: &str = HALF_STATES[4];
+
+macro_rules! refuses_half_states {
+    ($pool:expr) => {
+        let pool = $pool;
+        for sql in [AGENT, RUNNING] {
+            sqlx::query(sql).bind(uuid::Uuid::new_v4()).execute(&pool).await.expect("a whole row");
+        }
+        for sql in HALF_STATES {
+            let refused = sqlx::query(sql).bind(uuid::Uuid::new_v4()).execute(&pool).await;
+            let refused = refused.expect_err("a row that the schema refuses");
+            assert!(matches!(refused, sqlx::Error::Database(_)), "{refused}: {sql}");
+        }
+        pool.close().await;
+    };
+}
+
+#[tokio::test]
+async fn postgres_refuses_half_states() {
+    let database = Database::create().await;
+    let pool = sqlx::PgPool::connect(&database.url).await.expect("a connection");
+    PostgresStore::from_pool(pool.clone()).migrate().await.expect("a schema");
+    refuses_half_states!(pool);
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn sqlite_refuses_half_states() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("holdfast.db");
+    drop(SqliteStore::open(&path).await.expect("a store"));
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    refuses_half_states!(sqlx::SqlitePool::connect_with(options).await.expect("a connection"));
+}
