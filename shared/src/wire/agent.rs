@@ -505,3 +505,122 @@ fn tool(tool: &BuiltinTool) -> Value {
         "project_id": null,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+    use std::collections::BTreeSet;
+
+    /// The fields of `AgentState`, in the order of the contract's sample.
+    const FIELDS: &str = "id name agent_type system description metadata llm_config embedding_config model embedding \
+        model_settings compaction_settings response_format memory blocks tools sources tags tool_rules message_ids \
+        tool_exec_environment_variables secrets project_id template_id base_template_id deployment_id entity_id \
+        identity_ids identities pending_approval message_buffer_autoclear enable_sleeptime multi_agent_group \
+        managed_group last_run_completion last_run_duration_ms last_stop_reason timezone max_files_open \
+        per_file_view_window_char_limit hidden created_at updated_at created_by_id last_updated_by_id";
+    const BLOCK_FIELDS: &str = "id label value limit description read_only metadata hidden is_template template_name \
+        template_id base_template_id deployment_id entity_id preserve_on_migration project_id created_by_id \
+        last_updated_by_id tags";
+    const TOOL_FIELDS: &str = "id tool_type name description source_type source_code json_schema args_json_schema tags \
+        return_char_limit pip_requirements npm_requirements default_requires_approval enable_parallel_execution \
+        created_by_id last_updated_by_id metadata_ project_id";
+    const LLM_CONFIG_FIELDS: &str = "model model_endpoint_type model_endpoint context_window handle provider_name \
+        provider_category put_inner_thoughts_in_kwargs temperature max_tokens enable_reasoner reasoning_effort \
+        max_reasoning_tokens frequency_penalty parallel_tool_calls response_format";
+
+    fn assert_fields(value: &Value, expected: &str) {
+        let got: BTreeSet<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
+        assert_eq!(got, expected.split_whitespace().collect());
+    }
+
+    fn sample(body: &Value) -> Agent {
+        let wanted = CreateAgent::parse(body).expect("a valid body");
+        let at: Timestamp = "2026-01-15T09:00:00Z".parse().expect("a time");
+        let id = |prefix: &str| format!("{prefix}-123e4567-e89b-42d3-8456-426614174000");
+        let block = |block: NewBlock| Block {
+            id: id("block").parse().expect("an id"),
+            label: block.label,
+            value: block.value,
+            details: block.details,
+            created_at: at,
+            updated_at: at,
+        };
+        Agent {
+            id: id("agent").parse().expect("an id"),
+            name: "a".to_owned(),
+            settings: wanted.settings(ModelHandle::demo()),
+            blocks: wanted.blocks.into_iter().map(block).collect(),
+            message_ids: vec![id("message").parse().expect("an id")],
+            last_stop_reason: None,
+            last_run_completion: None,
+            last_run_duration_ms: None,
+            created_at: at,
+            updated_at: at,
+        }
+    }
+
+    #[test]
+    fn an_agent_shows_exactly_the_fields_of_the_contract() {
+        let agent = sample(&json!({"memory_blocks": [{"label": "human", "value": "Name: Alice"}]}));
+        let state = agent_state(&agent, &ModelFacts::unknown(&agent.settings.model));
+        assert_fields(&state, FIELDS);
+        assert_fields(&state["llm_config"], LLM_CONFIG_FIELDS);
+        assert_fields(&state["blocks"][0], BLOCK_FIELDS);
+        assert_fields(&state["tools"][0], TOOL_FIELDS);
+        assert_fields(&state["memory"], "agent_type blocks file_blocks prompt_template");
+        assert_eq!(state["memory"]["blocks"], state["blocks"]);
+        assert_eq!(state["created_at"], "2026-01-15T09:00:00.000000Z");
+    }
+
+    #[test]
+    fn a_new_agent_gets_the_tools_of_its_kind_and_those_named() {
+        let names = |body: Value| sample(&body).settings.tools;
+        let base = builtin_tools::defaults(DEFAULT_TYPE);
+        assert!(!base.is_empty());
+        assert_eq!(names(json!({})), base);
+        assert_eq!(names(json!({"include_base_tools": false})), [""; 0]);
+        let one = base[0];
+        assert_eq!(names(json!({"include_base_tools": false, "tools": [one, one]})), [one]);
+        assert_eq!(names(json!({"tools": [one]})), base);
+    }
+
+    #[test]
+    fn settings_without_effect_are_kept_and_shown() {
+        let agent = sample(&json!({"hidden": true, "max_files_open": 9, "secrets": {"KEY": "value"}}));
+        let state = agent_state(&agent, &ModelFacts::unknown(&agent.settings.model));
+        assert_eq!((&state["hidden"], &state["max_files_open"]), (&json!(true), &json!(9)));
+        assert!(!state.to_string().contains("value\":\"value"), "secrets are not shown");
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        let block = |block: Value| json!({"memory_blocks": [block]});
+        for (body, is_malformed, needle) in [
+            (json!({"model": "gpt"}), true, "body.model: "),
+            (json!({"name": "a/b"}), false, "body.name: "),
+            (json!({"agent_type": "robot"}), true, "body.agent_type: "),
+            (json!({"tools": ["no_such_tool"]}), false, "no_such_tool"),
+            (json!({"tool_ids": ["x"]}), true, "body.tool_ids[0]: "),
+            (json!({"block_ids": ["x"]}), false, "body.block_ids: "),
+            (json!({"tool_rules": [{}]}), true, "body.tool_rules[0].tool_name: "),
+            (block(json!({"value": "x"})), true, "body.memory_blocks[0].label: "),
+            (block(json!({"label": "a"})), true, "body.memory_blocks[0].value: "),
+            (block(json!({"label": "a", "value": "xyz", "limit": 2})), true, "body.memory_blocks[0].value: "),
+        ] {
+            let error = CreateAgent::parse(&body).expect_err("refused");
+            let is_as_expected = matches!(error, BodyError::Malformed(_)) == is_malformed;
+            assert!(is_as_expected && error.to_string().contains(needle), "{body}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn an_update_changes_what_it_names_and_replaces_lists() {
+        let before = sample(&json!({"tags": ["a"], "description": "d"})).settings;
+        let update = |body: Value| UpdateAgent::parse(&body).expect("a valid body").settings(&before);
+        assert_eq!(update(json!({"tags": null, "name": "n"})), None);
+        let after = update(json!({"tags": ["b"], "model": "openai/x", "tool_ids": []})).expect("a change");
+        assert_eq!((after.tags, after.tools), (vec!["b".to_owned()], Vec::new()));
+        assert_eq!((after.model.as_str(), after.description.as_deref()), ("openai/x", Some("d")));
+    }
+}

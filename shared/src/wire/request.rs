@@ -591,3 +591,223 @@ fn read_source(source: &Node<'_>, refusal: &mut Option<BodyError>) -> Result<Val
     kept.insert("type".to_owned(), Value::from(kind));
     Ok(Value::Object(kept))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn refusal(body: &Value) -> (u16, String) {
+        let result = SendRequest::parse(body).and_then(|request| request.check_content().map(|()| request));
+        match result {
+            Ok(_) => (200, String::new()),
+            Err(BodyError::Malformed(text)) => (422, text),
+            Err(BodyError::Unacceptable(text)) => (400, text),
+        }
+    }
+
+    fn part(part: &Value) -> Value {
+        match SendRequest::parse(&json!({"input": [part]})).expect("a request").input.remove(0) {
+            InputMessage::Message { content: Content::Parts(mut parts), .. } => parts.remove(0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_shortest_body_has_all_defaults() {
+        let request = SendRequest::parse(&json!({"input": "Hello", "unknown": 1, "max_steps": null})).expect("valid");
+        let content = Content::Text("Hello".to_owned());
+        let message = InputMessage::Message { role: InputRole::User, content, labels: Labels::default() };
+        assert_eq!(request.input, [message]);
+        assert_eq!((request.background, request.stream_tokens, request.include_pings), (false, false, true));
+        assert_eq!((request.max_steps, request.include_types), (50, None));
+        assert_eq!(request.assistant_message_tool_name, "send_message");
+    }
+
+    #[test]
+    fn flags_are_read() {
+        let request = SendRequest::parse(&json!({
+            "input": "x", "background": true, "stream_tokens": true, "include_pings": false, "streaming": true,
+            "max_steps": 5.0, "include_return_message_types": ["assistant_message", "summary_message"],
+            "use_assistant_message": false, "enable_thinking": "true", "override_model": "openai/a/b",
+            "override_system": "S", "include_compaction_messages": true, "return_logprobs": true, "top_logprobs": 3,
+            "client_tools": [{"name": "t", "parameters": {"type": "object"}}],
+            "client_skills": [{"name": "n", "description": "d", "location": "l"}],
+            "callback_url": "https://example.com/",
+        }))
+        .expect("valid");
+        assert!(request.background && request.stream_tokens && request.streaming && !request.include_pings);
+        assert_eq!(request.max_steps, 5);
+        let types = vec![MessageType::AssistantMessage, MessageType::SummaryMessage];
+        assert_eq!(request.include_types, Some(types));
+        assert_eq!(request.override_model.as_ref().map(ModelHandle::as_str), Some("openai/a/b"));
+        assert_eq!((request.client_tools.len(), request.client_skills.len()), (1, 1));
+    }
+
+    #[test]
+    fn kinds_of_messages_are_inferred() {
+        let is_answer =
+            |message: Value| SendRequest::parse(&json!({"messages": [message]})).expect("a request").answers_calls();
+        assert!(!is_answer(json!({"role": "user", "content": "x"})));
+        assert!(!is_answer(json!({"type": "message", "role": "assistant", "content": [{"text": "x"}], "name": null})));
+        assert!(is_answer(json!({"approvals": [{"tool_call_id": "c", "approve": false, "reason": "no"}]})));
+        assert!(is_answer(json!({"type": "approval", "approval_request_id": "m", "approve": true, "reason": null})));
+        assert!(is_answer(json!({"approval_request_id": "m", "approve": true})));
+        let returned = json!({"tool_call_id": "c", "status": "success", "tool_return": "x", "stdout": ["ok"]});
+        assert!(is_answer(json!({"tool_returns": [returned]})));
+        assert!(is_answer(json!({"approvals": [returned, {"tool_call_id": "d", "approve": true}]})));
+        let image = json!({"source": {"type": "base64", "media_type": "image/png", "data": "AA=="}});
+        let parts = json!({"tool_call_id": "c", "status": "error", "tool_return": [{"text": "shot"}, image]});
+        assert!(is_answer(json!({"type": "tool_return", "otid": "o", "tool_returns": [parts]})));
+    }
+
+    #[test]
+    fn an_approval_may_be_followed_by_messages() {
+        let approval = json!({"approvals": [{"tool_call_id": "c", "approve": true}]});
+        let body = json!({"messages": [approval, {"role": "user", "content": "x"}]});
+        assert_eq!(SendRequest::parse(&body).expect("valid").input.len(), 2);
+    }
+
+    #[test]
+    fn kinds_of_parts_are_inferred_and_written_down() {
+        for (sent, kind) in [
+            (json!({"text": "x"}), "text"),
+            (json!({"text": "x", "signature": null, "type": null}), "text"),
+            (json!({"source": {"url": "https://example.com/cat.png"}}), "image"),
+            (json!({"tool_call_id": "c", "content": "-4", "is_error": false}), "tool_return"),
+            (json!({"id": "c", "name": "n", "input": {}}), "tool_call"),
+            (json!({"id": "c", "summary": [{"index": 0, "text": "x"}]}), "summarized_reasoning"),
+            (json!({"reasoning": "hm", "is_native": true}), "reasoning"),
+            (json!({"data": "AAAA"}), "redacted_reasoning"),
+            (json!({"signature": "s"}), "omitted_reasoning"),
+            (json!({}), "omitted_reasoning"),
+        ] {
+            assert_eq!(part(&sent)["type"], kind, "{sent}");
+        }
+        for (source, kind) in [
+            (json!({"url": "data:image/png;base64,AA=="}), "url"),
+            (json!({"data": "AA==", "media_type": "image/png", "detail": "low"}), "base64"),
+            (json!({"file_id": "file-1", "data": "AA=="}), "letta"),
+        ] {
+            assert_eq!(part(&json!({"source": source}))["source"]["type"], kind, "{source}");
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        let message = |content: Value| json!({"messages": [{"role": "user", "content": content}]});
+        let approvals = |entry: Value| json!({"messages": [{"type": "approval", "approvals": [entry]}]});
+        let input = |part: Value| json!({"input": [part]});
+        let source = |source: Value| json!({"input": [{"type": "image", "source": source}]});
+        let twice = json!({"role": "user", "content": "a", "otid": "same"});
+        let approval = json!({"approvals": [{"tool_call_id": "c", "approve": true}]});
+        for (body, status, start) in [
+            (json!([]), 422, "body: must be an object"),
+            (json!({}), 422, "body: give exactly one of 'input' and 'messages'"),
+            (json!({"input": null, "messages": null}), 422, "body: give exactly one"),
+            (json!({"input": "a", "messages": []}), 422, "body: give exactly one"),
+            (json!({"input": ""}), 422, "body.input: must not be empty"),
+            (json!({"input": []}), 422, "body.input: must not be empty"),
+            (json!({"input": 5}), 422, "body.input: must be a string or an array"),
+            (json!({"messages": []}), 422, "body.messages: must not be empty"),
+            (json!({"messages": ["x"]}), 422, "body.messages[0]: must be an object"),
+            (json!({"messages": [{"role": "tool", "content": "x"}]}), 422, "body.messages[0].role: "),
+            (json!({"messages": [{"content": "x"}]}), 422, "body.messages[0].role: this field is required"),
+            (json!({"messages": [{"role": "user"}]}), 422, "body.messages[0].content: this field is required"),
+            (json!({"messages": [{"type": "banana", "role": "user", "content": "x"}]}), 422, "body.messages[0]: "),
+            (message(json!("")), 422, "body.messages[0].content: must not be empty"),
+            (
+                message(json!([{"type": "summarized_reasoning", "id": "x", "summary": []}])),
+                422,
+                "body.messages[0].content[0]: ",
+            ),
+            (json!({"messages": [twice, twice]}), 422, "body.messages[1]: 'otid'"),
+            (json!({"messages": [{"role": "user", "content": "x"}, approval]}), 422, "body.messages[1]: "),
+            (json!({"messages": [approval, approval]}), 422, "body.messages[1]: "),
+            (json!({"messages": [{"type": "approval"}]}), 422, "body.messages[0]: give 'approvals'"),
+            (json!({"messages": [{"type": "approval", "approve": true}]}), 422, "body.messages[0]: give 'approvals'"),
+            (approvals(json!({"approve": true})), 422, "body.messages[0].approvals[0].tool_call_id: "),
+            (
+                approvals(json!({"type": "approval", "tool_call_id": "c"})),
+                422,
+                "body.messages[0].approvals[0].approve: ",
+            ),
+            (approvals(json!({"tool_call_id": "c"})), 422, "body.messages[0].approvals[0]: "),
+            (
+                json!({"messages": [{"type": "tool_return", "tool_returns": []}]}),
+                422,
+                "body.messages[0].tool_returns: ",
+            ),
+            (
+                json!({"messages": [{"tool_returns": [{"tool_call_id": "c", "status": "ok", "tool_return": "x"}]}]}),
+                422,
+                "body.messages[0].tool_returns[0].status: ",
+            ),
+            (
+                json!({"messages": [{"tool_returns": [{"tool_call_id": "c", "status": "error", "tool_return": [{"reasoning": "x", "is_native": true}]}]}]}),
+                422,
+                "body.messages[0].tool_returns[0].tool_return[0]: ",
+            ),
+            (input(json!({"type": "video", "url": "x"})), 422, "body.input[0].type: "),
+            (input(json!({"url": "x"})), 422, "body.input[0]: "),
+            (input(json!({"type": "text"})), 422, "body.input[0].text: "),
+            (input(json!({"type": "tool_call", "id": "c", "name": "n", "input": "{}"})), 422, "body.input[0].input: "),
+            (source(json!({"type": "base64", "data": "AA"})), 422, "body.input[0].source.media_type: "),
+            (source(json!({"url": "file:///srv/cat.png"})), 400, "INVALID_ARGUMENT: body.input[0].source.url: "),
+            (source(json!({"url": "cat.png"})), 400, "INVALID_ARGUMENT: body.input[0].source.url: "),
+            (source(json!({"file_id": "file-1"})), 400, "INVALID_ARGUMENT: body.input[0].source: "),
+            (source(json!({"url": "https://x/", "detail": "huge"})), 422, "body.input[0].source.detail: "),
+            (json!({"input": "x", "background": "maybe"}), 422, "body.background: must be true or false"),
+            (json!({"input": "x", "max_steps": "many"}), 422, "body.max_steps: must be a whole number"),
+            (json!({"input": "x", "max_steps": 1.5}), 422, "body.max_steps: must be a whole number"),
+            (json!({"input": "x", "max_steps": 0}), 422, "body.max_steps: must be at least 1"),
+            (json!({"input": "x", "max_steps": -1}), 422, "body.max_steps: must be at least 1"),
+            (
+                json!({"input": "x", "include_return_message_types": ["ping"]}),
+                422,
+                "body.include_return_message_types[0]: ",
+            ),
+            (json!({"input": "x", "override_model": "gpt"}), 422, "body.override_model: "),
+            (json!({"input": "x", "top_logprobs": 21}), 422, "body.top_logprobs: "),
+            (json!({"input": "x", "client_tools": [{}]}), 422, "body.client_tools[0].name: "),
+            (json!({"input": "x", "client_skills": [{"name": "n"}]}), 422, "body.client_skills[0].description: "),
+        ] {
+            let (got, text) = refusal(&body);
+            assert!(got == status && text.starts_with(start), "{body}\nexpected {status} {start}\ngot {got} {text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_otid_is_none() {
+        let request = SendRequest::parse(&json!({"messages": [
+            {"role": "user", "content": "a", "otid": ""}, {"role": "user", "content": "b", "otid": ""},
+        ]}));
+        assert_eq!(request.expect("valid").otids(), None);
+    }
+
+    /// The contract's own samples, where they are at hand.
+    #[test]
+    fn the_contracts_samples_get_their_status() {
+        let Some(folder) = std::env::var_os("HOLDFAST_CONTRACT_DIR") else { return };
+        let requests = std::path::Path::new(&folder).join("fixtures/requests");
+        let mut count = 0;
+        for folder in [requests.clone(), requests.join("invalid")] {
+            for entry in std::fs::read_dir(folder).expect("the folder of samples") {
+                let path = entry.expect("an entry").path();
+                // These two depend on the state of the agent.
+                let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+                let depends = ["approval_nothing_pending", "message_while_approval_pending"].contains(&name.as_str());
+                if !path.is_file() || depends {
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).expect("a file");
+                let sample: Value = serde_json::from_str(&text).expect("JSON");
+                let Some(body) = sample.get("body") else { continue };
+                let (status, text) = refusal(body);
+                assert_eq!(Some(u64::from(status)), sample["expect_status"].as_u64(), "{name}: {text}");
+                count += 1;
+            }
+        }
+        assert!(count > 40, "only {count} samples");
+    }
+}
