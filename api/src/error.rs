@@ -261,7 +261,7 @@ impl ApiError {
                 &format!("body: these otids were used for another request (run_id={run}); a new one needs its own"),
                 Some(*run),
             ),
-            Self::NothingToCancel(agent) => coded(Conflict, &format!("no active runs to cancel for agent {agent}")),
+            Self::NothingToCancel(agent) => coded(Conflict, &format!("No active runs to cancel for agent {agent}")),
             Self::RunActive(run) => detail(&format!("CONFLICT: run {run} is active; cancel it first"), Some(*run)),
             Self::NotBackground => {
                 coded(InvalidArgument, "this run was not started in background mode, so it has no stored stream.")
@@ -346,7 +346,7 @@ mod tests {
         });
         check(ApiError::BadPathId("agent"), 422, none, bad_id).await;
         check(ApiError::Malformed("body: x".to_owned()), 422, none, json!({"detail": "body: x", "trace_id": ""})).await;
-        let nothing = format!("CONFLICT: no active runs to cancel for agent {agent}");
+        let nothing = format!("CONFLICT: No active runs to cancel for agent {agent}");
         check(ApiError::NothingToCancel(agent), 409, (Some("false"), None), json!({"detail": nothing})).await;
         let awaiting = "INVALID_ARGUMENT: No tool call is currently awaiting approval on this agent.";
         check(ApiError::NothingAwaitingApproval, 400, none, json!({"detail": awaiting})).await;

@@ -54,10 +54,10 @@ pub(crate) async fn start_run(app: &App, wish: StartRun) -> Result<Started, ApiE
     if services.store.agent(&tenant, agent).await?.is_none() {
         return Err(ApiError::NoAgent);
     }
-    if let Some(model) = &request.override_model {
-        if !services.catalogue.knows(model).await {
-            return Err(ApiError::NoModel(model.clone()));
-        }
+    if let Some(model) = &request.override_model
+        && !services.catalogue.knows(model).await
+    {
+        return Err(ApiError::NoModel(model.clone()));
     }
     let key = request_key(agent, &request);
     if let Some(key) = &key {

@@ -65,7 +65,6 @@ impl Hub {
     ///
     /// # Errors
     /// Always, in this stand-in.
-    #[expect(clippy::unused_async, reason = "stand-in")]
     pub async fn stream(&self, _run: Run, _options: StreamOptions) -> Result<axum::response::Response, FanoutError> {
         Err(FanoutError::ShuttingDown)
     }
@@ -74,7 +73,6 @@ impl Hub {
     ///
     /// # Errors
     /// Always, in this stand-in.
-    #[expect(clippy::unused_async, reason = "stand-in")]
     pub async fn ended(&self, _tenant: &TenantId, _run: RunId) -> Result<Run, FanoutError> {
         Err(FanoutError::ShuttingDown)
     }

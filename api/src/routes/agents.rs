@@ -93,11 +93,11 @@ pub(crate) async fn update(
     if let Some(ids) = &wanted.message_ids {
         check_message_ids(&agent.message_ids, ids)?;
     }
-    if let Some(ids) = &wanted.block_ids {
-        if ids.len() != agent.blocks.len() || !agent.blocks.iter().all(|block| ids.contains(&block.id)) {
-            let text = "INVALID_ARGUMENT: body.block_ids: an agent's blocks cannot be exchanged";
-            return Err(ApiError::Unacceptable(text.to_owned()));
-        }
+    if let Some(ids) = &wanted.block_ids
+        && (ids.len() != agent.blocks.len() || !agent.blocks.iter().all(|block| ids.contains(&block.id)))
+    {
+        let text = "INVALID_ARGUMENT: body.block_ids: an agent's blocks cannot be exchanged";
+        return Err(ApiError::Unacceptable(text.to_owned()));
     }
     let change =
         AgentChange { settings: wanted.settings(&agent.settings), name: wanted.name, message_ids: wanted.message_ids };

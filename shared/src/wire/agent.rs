@@ -124,10 +124,10 @@ impl CreateAgent {
             ("block_ids", "blocks cannot be shared between agents: give 'memory_blocks'"),
             ("initial_message_sequence", "an agent begins without messages"),
         ] {
-            if let Some(list) = body.get(name) {
-                if !list.items()?.is_empty() {
-                    return Err(list.unacceptable(why));
-                }
+            if let Some(list) = body.get(name)
+                && !list.items()?.is_empty()
+            {
+                return Err(list.unacceptable(why));
             }
         }
         Ok(Self {
@@ -204,10 +204,10 @@ impl UpdateAgent {
 impl SettingsPatch {
     fn parse(body: &Node<'_>) -> Result<Self, BodyError> {
         let agent_type = body.get("agent_type");
-        if let Some(kind) = &agent_type {
-            if !AGENT_TYPES.contains(&kind.string()?) {
-                return Err(kind.malformed("is not a kind of agent"));
-            }
+        if let Some(kind) = &agent_type
+            && !AGENT_TYPES.contains(&kind.string()?)
+        {
+            return Err(kind.malformed("is not a kind of agent"));
         }
         let model_settings = body.get("model_settings");
         let metadata = body.get("metadata");

@@ -108,7 +108,6 @@ impl<'a> Node<'a> {
         }
         let whole = self.value.as_f64().filter(|number| number.fract() == 0.0);
         // The cast saturates, as promised; a number beyond 2^53 is no limit that anybody means exactly.
-        #[expect(clippy::cast_possible_truncation, reason = "saturation is wanted")]
         whole.map(|number| number as i64).ok_or_else(|| self.malformed("must be a whole number"))
     }
 

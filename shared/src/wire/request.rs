@@ -11,7 +11,6 @@ use crate::wire::read::{BodyError, Node};
 
 /// A send whose form is right. It serializes to the same bytes for the same meaning, for the comparison of repeats.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(clippy::struct_excessive_bools, reason = "the contract's flags are independent of each other")]
 pub struct SendRequest {
     /// What to give the agent, in order; never empty. An answer to an approval request only comes first.
     pub input: Vec<InputMessage>,
@@ -152,10 +151,10 @@ impl SendRequest {
         let body = Node::body(body)?;
         let mut refusal = None;
         let input = read_input(&body, &mut refusal)?;
-        if let Some(top) = body.get("top_logprobs") {
-            if top.at_least(0)? > 20 {
-                return Err(top.malformed("must be at most 20"));
-            }
+        if let Some(top) = body.get("top_logprobs")
+            && top.at_least(0)? > 20
+        {
+            return Err(top.malformed("must be at most 20"));
         }
         // Without effect here, but a value of the wrong type is still a mistake.
         body.flag("return_logprobs", false)?;
@@ -375,10 +374,10 @@ fn read_approval(node: &Node<'_>) -> Result<CallAnswer, BodyError> {
 
 fn read_return(node: &Node<'_>, refusal: &mut Option<BodyError>) -> Result<CallAnswer, BodyError> {
     node.object()?;
-    if let Some(kind) = node.get("type") {
-        if kind.string()? != "tool" {
-            return Err(kind.malformed("must be 'tool'"));
-        }
+    if let Some(kind) = node.get("type")
+        && kind.string()? != "tool"
+    {
+        return Err(kind.malformed("must be 'tool'"));
     }
     let status = node.required("status")?;
     let tool_return = node.required("tool_return")?;
@@ -561,10 +560,10 @@ fn read_source(source: &Node<'_>, refusal: &mut Option<BodyError>) -> Result<Val
         None if source.has("url") => "url",
         None => return Err(source.malformed("is no image source")),
     };
-    if let Some(detail) = source.get("detail") {
-        if !matches!(detail.string()?, "low" | "high" | "auto") {
-            return Err(detail.malformed("must be 'low', 'high' or 'auto'"));
-        }
+    if let Some(detail) = source.get("detail")
+        && !matches!(detail.string()?, "low" | "high" | "auto")
+    {
+        return Err(detail.malformed("must be 'low', 'high' or 'auto'"));
     }
     let problem = match kind {
         "url" => {
