@@ -14,7 +14,7 @@ use holdfast_shared::ports::store::MessageFilter;
 use holdfast_shared::wire::request::SendRequest;
 use holdfast_shared::wire::response::{LettaResponse, shown};
 use holdfast_shared::wire::run as wire_run;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::App;
 use crate::commands::cancel_runs;
@@ -80,7 +80,7 @@ pub(crate) async fn list(
     Tenant(tenant): Tenant,
     AgentPath(agent): AgentPath,
     query: QueryFields,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let include = query.message_types()?;
     let (page, is_reversed) = list_page(query.order()?, query.id("after")?, query.id("before")?, query.limit(PAGE)?);
     if app.services.store.agent(&tenant, agent).await?.is_none() {
@@ -94,7 +94,7 @@ pub(crate) async fn list(
     if is_reversed {
         messages.reverse();
     }
-    Ok(Json(json!(shown(&messages, include.as_deref()))))
+    Ok(Json(shown(&messages, include.as_deref())).into_response())
 }
 
 pub(crate) async fn cancel(
@@ -218,6 +218,7 @@ fn list_page(
 mod tests {
     use super::*;
     use holdfast_shared::ports::seams::Seams;
+    use serde_json::json;
 
     #[test]
     fn a_list_without_order_is_by_time_and_oldest_first() {

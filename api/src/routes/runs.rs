@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use holdfast_shared::domain::ids::{AgentId, RunId};
 use holdfast_shared::domain::page::Order;
 use holdfast_shared::domain::position::SeqId;
@@ -14,7 +14,7 @@ use holdfast_shared::ports::store::{MessageFilter, RunFilter};
 use holdfast_shared::wire::response::shown;
 use holdfast_shared::wire::run::{self as wire, ResumeBody, cursor};
 use holdfast_shared::wire::step::step;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::KnownModels;
 use crate::App;
@@ -88,12 +88,12 @@ pub(crate) async fn messages(
     Tenant(tenant): Tenant,
     RunPath(id): RunPath,
     query: QueryFields,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let page = query.page(PAGE, Order::Ascending)?;
     let run = find(&app, &tenant, id).await?;
     let filter = MessageFilter { agent: run.agent_id, run: Some(id) };
     let messages = app.services.store.messages(&filter, &page).await?;
-    Ok(Json(json!(shown(&messages, run.request.include_types.as_deref()))))
+    Ok(Json(shown(&messages, run.request.include_types.as_deref())).into_response())
 }
 
 pub(crate) async fn steps(
