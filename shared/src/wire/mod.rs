@@ -1,6 +1,14 @@
 //! The API's JSON and SSE: the only place that knows how things look on the wire.
 
+pub mod agent;
+pub mod error;
 pub mod event;
 pub mod message;
+pub mod model;
+pub mod read;
+pub mod request;
+pub mod response;
+pub mod run;
 pub mod sse;
+pub mod step;
 pub mod time;

@@ -1,0 +1,234 @@
+//! What handlers take from a request, with refusals in our shape.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use holdfast_shared::domain::ids::{AgentId, Id, RunId};
+use holdfast_shared::domain::message::MessageType;
+use holdfast_shared::domain::page::{Order, Page};
+use holdfast_shared::domain::tenant::TenantId;
+use holdfast_shared::wire::read::remove_nuls;
+use holdfast_shared::wire::request::message_type;
+use serde_json::{Map, Value};
+
+use crate::App;
+use crate::error::ApiError;
+
+/// Who asks, as [`crate::auth`] found out.
+pub(crate) struct Tenant(pub(crate) TenantId);
+
+impl FromRequestParts<App> for Tenant {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        // Every route that asks for a tenant stands behind the check.
+        parts.extensions.get::<TenantId>().cloned().map(Self).ok_or(ApiError::Unauthorized)
+    }
+}
+
+/// The agent in the path.
+pub(crate) struct AgentPath(pub(crate) AgentId);
+
+impl FromRequestParts<App> for AgentPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let text = path_text(parts, app).await;
+        text.and_then(|text| text.parse().ok()).map(Self).ok_or(ApiError::BadPathId(AgentId::PREFIX))
+    }
+}
+
+/// The run in the path.
+pub(crate) struct RunPath(pub(crate) RunId);
+
+impl FromRequestParts<App> for RunPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let text = path_text(parts, app).await;
+        text.and_then(|text| text.parse().ok()).map(Self).ok_or(ApiError::BadRunId)
+    }
+}
+
+async fn path_text(parts: &mut Parts, app: &App) -> Option<String> {
+    Path::<String>::from_request_parts(parts, app).await.ok().map(|Path(text)| text)
+}
+
+/// A body that must be a JSON object; what clients declare as its type does not matter.
+pub(crate) struct JsonBody(pub(crate) Value);
+
+impl FromRequest<App> for JsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        parse_object(&read_body(request, app).await?).map(Self)
+    }
+}
+
+/// A body that may be missing, which is the same as an empty object.
+pub(crate) struct OptionalJsonBody(pub(crate) Value);
+
+impl FromRequest<App> for OptionalJsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let bytes = read_body(request, app).await?;
+        let is_missing = matches!(bytes.trim_ascii(), b"" | b"null");
+        if is_missing { Ok(Self(Value::Object(Map::new()))) } else { parse_object(&bytes).map(Self) }
+    }
+}
+
+async fn read_body(request: Request, app: &App) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, app).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge { limit: app.options.max_body_bytes },
+        _ => ApiError::Malformed("body: could not be read".to_owned()),
+    })
+}
+
+fn parse_object(bytes: &[u8]) -> Result<Value, ApiError> {
+    let mut body: Value =
+        serde_json::from_slice(bytes).map_err(|error| ApiError::Malformed(format!("body: not valid JSON: {error}")))?;
+    if !body.is_object() {
+        return Err(ApiError::Malformed("body: must be an object".to_owned()));
+    }
+    remove_nuls(&mut body);
+    Ok(body)
+}
+
+/// The query: keys can repeat, and an empty value is an absent one.
+#[derive(Debug)]
+pub(crate) struct QueryFields(Vec<(String, String)>);
+
+impl FromRequestParts<App> for QueryFields {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        let Query(fields) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+            .map_err(|_| ApiError::Malformed("query: could not be read".to_owned()))?;
+        Ok(Self::new(fields))
+    }
+}
+
+impl QueryFields {
+    fn new(fields: Vec<(String, String)>) -> Self {
+        let clean = fields.into_iter().map(|(name, value)| (name, value.replace('\0', "")));
+        Self(clean.filter(|(_, value)| !value.is_empty()).collect())
+    }
+
+    /// The value of a key; of a repeated one the last.
+    pub(crate) fn one(&self, name: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The values of a key that can repeat.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A value of a closed set.
+    pub(crate) fn word<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ApiError> {
+        self.one(name).map(|value| parse(value).ok_or_else(|| refuse(name, value))).transpose()
+    }
+
+    /// All values of a closed set.
+    pub(crate) fn words<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, ApiError> {
+        self.all(name).map(|value| parse(value).ok_or_else(|| refuse(name, value))).collect()
+    }
+
+    /// A boolean.
+    pub(crate) fn boolean(&self, name: &str) -> Result<Option<bool>, ApiError> {
+        self.word(name, |value| match value.to_ascii_lowercase().as_str() {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        })
+    }
+
+    /// An id.
+    pub(crate) fn id<I: Id>(&self, name: &str) -> Result<Option<I>, ApiError> {
+        let Some(value) = self.one(name) else { return Ok(None) };
+        value.parse().map(Some).map_err(|error| ApiError::Malformed(format!("query.{name}: {error}")))
+    }
+
+    /// The order that was asked for, if any.
+    pub(crate) fn order(&self) -> Result<Option<Order>, ApiError> {
+        self.word("order", |value| match value {
+            "asc" => Some(Order::Ascending),
+            "desc" => Some(Order::Descending),
+            _ => None,
+        })
+    }
+
+    /// How many rows: 1 to 1000.
+    pub(crate) fn limit(&self, default: u32) -> Result<u32, ApiError> {
+        let Some(value) = self.one("limit") else { return Ok(default) };
+        let limit = value.parse().ok().filter(|limit| (1..=1000).contains(limit));
+        limit.ok_or_else(|| ApiError::Malformed("query.limit: must be a whole number from 1 to 1000".to_owned()))
+    }
+
+    /// A page with the documented meaning.
+    pub(crate) fn page<I: Id>(&self, default_limit: u32, default_order: Order) -> Result<Page<I>, ApiError> {
+        Ok(Page {
+            after: self.id("after")?,
+            before: self.id("before")?,
+            limit: self.limit(default_limit)?,
+            order: self.order()?.unwrap_or(default_order),
+        })
+    }
+
+    /// The kinds of messages that were asked for; `None` means all.
+    pub(crate) fn message_types(&self) -> Result<Option<Vec<MessageType>>, ApiError> {
+        let types = self.words("include_return_message_types", message_type)?;
+        Ok((!types.is_empty()).then_some(types))
+    }
+}
+
+fn refuse(name: &str, value: &str) -> ApiError {
+    // The value is the client's own; a long one would only fill logs.
+    let shown: String = value.chars().take(64).collect();
+    ApiError::Malformed(format!("query.{name}: '{shown}' is not a value of this parameter"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_shared::domain::ids::MessageId;
+
+    fn query(text: &str) -> QueryFields {
+        let uri = format!("/x?{text}").parse().expect("a URI");
+        let Query(fields) = Query::<Vec<(String, String)>>::try_from_uri(&uri).expect("a query");
+        QueryFields::new(fields)
+    }
+
+    fn refusal<T: std::fmt::Debug>(result: Result<T, ApiError>) -> String {
+        match result {
+            Err(ApiError::Malformed(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn keys_repeat_and_empty_values_are_absent() {
+        let query = query("a=1&b=&a=2");
+        assert_eq!(query.all("a").collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!((query.one("a"), query.one("b")), (Some("2"), None));
+    }
+
+    #[test]
+    fn wrong_values_name_their_parameter() {
+        assert!(refusal(query("limit=0").limit(50)).starts_with("query.limit: "));
+        assert!(refusal(query("order=up").order()).starts_with("query.order: "));
+        assert!(refusal(query("active=maybe").boolean("active")).starts_with("query.active: "));
+        assert!(refusal(query("after=message-1").id::<MessageId>("after")).starts_with("query.after: "));
+        let types = query("include_return_message_types=ping").message_types();
+        assert!(refusal(types).starts_with("query.include_return_message_types: "));
+    }
+
+    #[test]
+    fn a_body_must_be_an_object() {
+        assert!(refusal(parse_object(b"[]")).starts_with("body: must be an object"));
+        assert!(refusal(parse_object(b"{\"input\": ")).starts_with("body: not valid JSON"));
+        assert!(parse_object(b"{}").is_ok());
+    }
+}

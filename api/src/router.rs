@@ -1,0 +1,69 @@
+//! All routes on one page.
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use axum::{Router, middleware};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::trace::TraceLayer;
+
+use crate::error::ApiError;
+use crate::routes::{agents, health, messages, models, runs};
+use crate::{App, Options, Services, auth};
+
+/// The whole API. Every path is served with and without a trailing slash, and nothing is redirected (api/00 §2).
+pub fn router(services: Services, options: Options) -> Router {
+    let max_body_bytes = options.max_body_bytes;
+    let app = App { services: Arc::new(services), options: Arc::new(options) };
+
+    let routes: [(&str, MethodRouter<App>); 18] = [
+        ("/v1/health", get(health::health)),
+        ("/v1/ready", get(health::ready)),
+        ("/v1/models", get(models::list)),
+        ("/v1/models/embedding", get(models::list_embedding)),
+        ("/v1/agents", get(agents::list).post(agents::create)),
+        ("/v1/agents/{agent_id}", get(agents::retrieve).patch(agents::update).delete(agents::delete)),
+        ("/v1/agents/{agent_id}/messages", get(messages::list).post(messages::create)),
+        ("/v1/agents/{agent_id}/messages/stream", post(messages::stream)),
+        ("/v1/agents/{agent_id}/messages/async", post(messages::create_async)),
+        ("/v1/agents/{agent_id}/messages/cancel", post(messages::cancel)),
+        ("/v1/runs", get(runs::list)),
+        ("/v1/runs/{run_id}", get(runs::retrieve).delete(runs::delete)),
+        ("/v1/runs/{run_id}/messages", get(runs::messages)),
+        ("/v1/runs/{run_id}/steps", get(runs::steps)),
+        ("/v1/runs/{run_id}/usage", get(runs::usage)),
+        ("/v1/runs/{run_id}/trace", get(runs::trace)),
+        ("/v1/runs/{run_id}/metrics", get(runs::metrics)),
+        ("/v1/runs/{run_id}/stream", get(runs::resume_by_get).post(runs::resume)),
+    ];
+
+    let mut router = Router::new();
+    for (path, handlers) in routes {
+        router = router.route(&format!("{path}/"), handlers.clone()).route(path, handlers);
+    }
+    router
+        .fallback(no_route)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(app.clone(), auth::check))
+        .layer(DefaultBodyLimit::max(max_body_bytes))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(TraceLayer::new_for_http())
+        .with_state(app)
+}
+
+async fn no_route() -> ApiError {
+    ApiError::NoRoute
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::MethodNotAllowed
+}
+
+/// A panic is a defect of one request, not of the service.
+fn panicked(payload: Box<dyn std::any::Any + Send + 'static>) -> Response {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+    ApiError::Internal(format!("a handler panicked: {}", text.as_deref().unwrap_or("no text"))).into_response()
+}

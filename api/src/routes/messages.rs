@@ -1,0 +1,253 @@
+//! Messages: the three ways to send, the list, and cancel (api/01, api/03 §4 and §7).
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use holdfast_shared::domain::ids::{AgentId, MessageId};
+use holdfast_shared::domain::message::Message;
+use holdfast_shared::domain::page::{Order, Page};
+use holdfast_shared::domain::position::SeqId;
+use holdfast_shared::domain::run::{Run, RunState, RunType};
+use holdfast_shared::domain::tenant::TenantId;
+use holdfast_shared::ports::store::MessageFilter;
+use holdfast_shared::wire::request::SendRequest;
+use holdfast_shared::wire::response::{LettaResponse, shown};
+use holdfast_shared::wire::run as wire_run;
+use serde_json::{Map, Value};
+
+use crate::App;
+use crate::commands::cancel_runs;
+use crate::commands::start_run::{StartRun, start_run};
+use crate::error::ApiError;
+use crate::extract::{AgentPath, JsonBody, OptionalJsonBody, QueryFields, Tenant};
+use crate::fanout::{IdLines, Pings, StreamOptions};
+
+/// Messages that one read of a run's messages takes from the store.
+const READ: u32 = 200;
+/// Rows of a page that does not say.
+const PAGE: u32 = 100;
+
+pub(crate) async fn stream(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    AgentPath(agent): AgentPath,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let request = SendRequest::parse(&body)?;
+    send_streaming(&app, tenant, agent, request, &headers).await
+}
+
+/// One JSON answer after the run, or with `streaming` the same as [`stream`].
+pub(crate) async fn create(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    AgentPath(agent): AgentPath,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let request = SendRequest::parse(&body)?;
+    if request.streaming {
+        return send_streaming(&app, tenant, agent, request, &headers).await;
+    }
+    check_without_streaming(&request)?;
+    let wish = wish(tenant.clone(), agent, request, RunType::SendMessage, &headers);
+    let run = start_run(&app, wish).await?.into_run();
+    answer(&app, &tenant, run).await
+}
+
+/// The run at once.
+pub(crate) async fn create_async(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    AgentPath(agent): AgentPath,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let mut request = SendRequest::parse(&body)?;
+    // This path has no stream of its own, so these say nothing here; whoever resumes gets the opening ping.
+    request.background = true;
+    request.stream_tokens = false;
+    request.include_pings = true;
+    let wish = wish(tenant, agent, request, RunType::SendMessageAsync, &headers);
+    let run = start_run(&app, wish).await?.into_run();
+    Ok(Json(wire_run::run(&run)))
+}
+
+pub(crate) async fn list(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    AgentPath(agent): AgentPath,
+    query: QueryFields,
+) -> Result<Response, ApiError> {
+    let include = query.message_types()?;
+    let (page, is_reversed) = list_page(query.order()?, query.id("after")?, query.id("before")?, query.limit(PAGE)?);
+    if app.services.store.agent(&tenant, agent).await?.is_none() {
+        return Err(ApiError::NoAgent);
+    }
+    // There is no conversation besides the agent's own.
+    if query.one("conversation_id").is_some_and(|conversation| conversation != "default") {
+        return Err(ApiError::Unknown("the conversation"));
+    }
+    let mut messages = app.services.store.messages(&MessageFilter { agent, run: None }, &page).await?;
+    if is_reversed {
+        messages.reverse();
+    }
+    Ok(Json(shown(&messages, include.as_deref())).into_response())
+}
+
+pub(crate) async fn cancel(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    AgentPath(agent): AgentPath,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Result<Json<Map<String, Value>>, ApiError> {
+    let ids = wire_run::cancel_body(&body)?;
+    if app.services.store.agent(&tenant, agent).await?.is_none() {
+        return Err(ApiError::NoAgent);
+    }
+    let mut answer = Map::new();
+    let Some(ids) = ids else {
+        let cancelled = cancel_runs::cancel_all(&app, &tenant, agent).await?;
+        if cancelled.is_empty() {
+            return Err(ApiError::NothingToCancel(agent));
+        }
+        answer.extend(cancelled.iter().map(|run| (run.to_string(), Value::from("cancelled"))));
+        return Ok(Json(answer));
+    };
+    for text in ids {
+        let is_cancelled = match text.parse() {
+            Ok(run) => cancel_runs::cancel_run(&app, &tenant, agent, run).await?,
+            Err(_) => false,
+        };
+        answer.insert(text, Value::from(if is_cancelled { "cancelled" } else { "failed" }));
+    }
+    Ok(Json(answer))
+}
+
+async fn send_streaming(
+    app: &App,
+    tenant: TenantId,
+    agent: AgentId,
+    request: SendRequest,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let pings = if request.include_pings { Pings::Events } else { Pings::Comments };
+    let wish = wish(tenant, agent, request, RunType::SendMessageStreaming, headers);
+    let run = start_run(app, wish).await?.into_run();
+    let id = run.id;
+    let options = StreamOptions { after: SeqId::START, pings, id_lines: IdLines::Hidden };
+    app.services.hub.stream(run, options).await.map_err(|error| ApiError::of_fanout(error, id))
+}
+
+fn wish(tenant: TenantId, agent: AgentId, request: SendRequest, run_type: RunType, headers: &HeaderMap) -> StartRun {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(count) = text("x-stainless-retry-count").filter(|count| *count != "0") {
+        // Without otids a repeat cannot be told from a new request: who wonders about double runs finds this line.
+        tracing::info!(agent.id = %agent, retry.count = %count, "an SDK repeats a request");
+    }
+    // The form has a fixed length in every version that exists; anything longer is not one.
+    let trace = text("traceparent").filter(|trace| trace.len() <= 64).map(str::to_owned);
+    StartRun { tenant, agent, request, run_type, trace }
+}
+
+/// What makes no sense without a stream (api/03 §7).
+fn check_without_streaming(request: &SendRequest) -> Result<(), ApiError> {
+    for (is_wrong, field) in [
+        (request.stream_tokens, "body.stream_tokens: true"),
+        (request.background, "body.background: true"),
+        (!request.include_pings, "body.include_pings: false"),
+    ] {
+        if is_wrong {
+            return Err(ApiError::Malformed(format!("{field} needs 'streaming': true")));
+        }
+    }
+    Ok(())
+}
+
+/// Waits for the end of a run and tells all that came of it.
+async fn answer(app: &App, tenant: &TenantId, run: Run) -> Result<Response, ApiError> {
+    let id = run.id;
+    let run = app.services.hub.ended(tenant, id).await.map_err(|error| ApiError::of_fanout(error, id))?;
+    let (reason, error) = match &run.state {
+        RunState::Ended { reason, error, .. } => (*reason, error.clone()),
+        RunState::Created | RunState::Running => {
+            return Err(ApiError::Internal(format!("run {id} should have ended")));
+        }
+    };
+    if let Some(error) = error {
+        return Err(ApiError::RunFailed(id, error));
+    }
+    let messages = messages_of(app, &run).await?;
+    Ok(Json(LettaResponse::new(&run, reason, &messages)).into_response())
+}
+
+async fn messages_of(app: &App, run: &Run) -> Result<Vec<Message>, ApiError> {
+    let filter = MessageFilter { agent: run.agent_id, run: Some(run.id) };
+    let mut messages: Vec<Message> = Vec::new();
+    loop {
+        let after = messages.last().map(|message| message.id);
+        let page = Page { after, before: None, limit: READ, order: Order::Ascending };
+        let more = app.services.store.messages(&filter, &page).await?;
+        let is_last = more.len() < READ as usize;
+        messages.extend(more);
+        if is_last {
+            return Ok(messages);
+        }
+    }
+}
+
+/// The page to read, and whether it is shown in reverse. Without an order the list answers by time whatever the
+/// cursors: the newest rows, the next newer or the next older ones, always oldest first (api/00 §4).
+fn list_page(
+    order: Option<Order>,
+    after: Option<MessageId>,
+    before: Option<MessageId>,
+    limit: u32,
+) -> (Page<MessageId>, bool) {
+    match (order, after, before) {
+        (Some(order), after, before) => (Page { after, before, limit, order }, false),
+        (None, Some(after), before) => (Page { after: Some(after), before, limit, order: Order::Ascending }, false),
+        // Older than the cursor comes after it when the newest is first.
+        (None, None, before) => (Page { after: before, before: None, limit, order: Order::Descending }, true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_shared::ports::seams::Seams;
+    use serde_json::json;
+
+    #[test]
+    fn a_list_without_order_is_by_time_and_oldest_first() {
+        use Order::{Ascending, Descending};
+        let (one, two): (MessageId, MessageId) = (Seams::system().id(), Seams::system().id());
+        let page = |after, before, order| Page { after, before, limit: 10, order };
+        for (order, after, before, expected) in [
+            (None, None, None, (page(None, None, Descending), true)),
+            (None, Some(one), None, (page(Some(one), None, Ascending), false)),
+            (None, None, Some(one), (page(Some(one), None, Descending), true)),
+            (None, Some(one), Some(two), (page(Some(one), Some(two), Ascending), false)),
+            (Some(Descending), Some(one), None, (page(Some(one), None, Descending), false)),
+            (Some(Ascending), None, Some(two), (page(None, Some(two), Ascending), false)),
+        ] {
+            assert_eq!(list_page(order, after, before, 10), expected, "{order:?} {after:?} {before:?}");
+        }
+    }
+
+    #[test]
+    fn flags_of_streams_are_refused_without_one() {
+        for (body, is_allowed) in [
+            (json!({"input": "x"}), true),
+            (json!({"input": "x", "include_pings": true, "background": false}), true),
+            (json!({"input": "x", "stream_tokens": true}), false),
+            (json!({"input": "x", "background": true}), false),
+            (json!({"input": "x", "include_pings": false}), false),
+        ] {
+            let request = SendRequest::parse(&body).expect("a request");
+            assert_eq!(check_without_streaming(&request).is_ok(), is_allowed, "{body}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Runs (api/03 §3 and §5).
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use holdfast_shared::domain::ids::{AgentId, RunId};
+use holdfast_shared::domain::page::Order;
+use holdfast_shared::domain::position::SeqId;
+use holdfast_shared::domain::run::{Run, RunStatus};
+use holdfast_shared::domain::stop_reason::StopReason;
+use holdfast_shared::domain::tenant::TenantId;
+use holdfast_shared::ports::store::{MessageFilter, RunFilter};
+use holdfast_shared::wire::response::shown;
+use holdfast_shared::wire::run::{self as wire, ResumeBody, cursor};
+use holdfast_shared::wire::step::step;
+use serde_json::Value;
+
+use super::KnownModels;
+use crate::App;
+use crate::error::ApiError;
+use crate::extract::{OptionalJsonBody, QueryFields, RunPath, Tenant};
+use crate::fanout::{IdLines, Pings, StreamOptions};
+
+/// Rows of a page of runs, steps or messages that does not say.
+const PAGE: u32 = 100;
+
+pub(crate) async fn list(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    query: QueryFields,
+) -> Result<Json<Vec<Value>>, ApiError> {
+    let filter = run_filter(&query)?;
+    query.word("order_by", |word| (word == "created_at").then_some(()))?;
+    let mut page = query.page(PAGE, Order::Descending)?;
+    if query.boolean("ascending")? == Some(true) {
+        page.order = Order::Ascending;
+    }
+    // There are no conversations besides each agent's own.
+    if query.one("conversation_id").is_some_and(|conversation| conversation != "default") {
+        return Ok(Json(Vec::new()));
+    }
+    let runs = app.services.store.runs(&tenant, &filter, &page).await?;
+    Ok(Json(runs.iter().map(wire::run).collect()))
+}
+
+fn run_filter(query: &QueryFields) -> Result<RunFilter, ApiError> {
+    let agents = match query.id::<AgentId>("agent_id")? {
+        Some(agent) => vec![agent],
+        None => query.words("agent_ids", |text| text.parse().ok())?,
+    };
+    let mut statuses = query.words("statuses", RunStatus::parse)?;
+    if query.boolean("active")? == Some(true) && statuses.is_empty() {
+        statuses = vec![RunStatus::Created, RunStatus::Running];
+    }
+    Ok(RunFilter {
+        agents,
+        statuses,
+        background: query.boolean("background")?,
+        stop_reason: query.word("stop_reason", StopReason::parse)?,
+    })
+}
+
+pub(crate) async fn retrieve(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    RunPath(id): RunPath,
+) -> Result<Json<Value>, ApiError> {
+    Ok(Json(wire::run(&find(&app, &tenant, id).await?)))
+}
+
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    RunPath(id): RunPath,
+) -> Result<Json<Value>, ApiError> {
+    let run = find(&app, &tenant, id).await?;
+    if run.state.has_ended() {
+        // A success that deletes nothing would be worse than a refusal.
+        Err(ApiError::Unsupported("Runs cannot be deleted one by one; retention removes them."))
+    } else {
+        Err(ApiError::RunActive(id))
+    }
+}
+
+pub(crate) async fn messages(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    RunPath(id): RunPath,
+    query: QueryFields,
+) -> Result<Response, ApiError> {
+    let page = query.page(PAGE, Order::Ascending)?;
+    let run = find(&app, &tenant, id).await?;
+    let filter = MessageFilter { agent: run.agent_id, run: Some(id) };
+    let messages = app.services.store.messages(&filter, &page).await?;
+    Ok(Json(shown(&messages, run.request.include_types.as_deref())).into_response())
+}
+
+pub(crate) async fn steps(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    RunPath(id): RunPath,
+    query: QueryFields,
+) -> Result<Json<Vec<Value>>, ApiError> {
+    let page = query.page(PAGE, Order::Descending)?;
+    find(&app, &tenant, id).await?;
+    let steps = app.services.store.steps(id, &page).await?;
+    let models = KnownModels::of(&app).await;
+    Ok(Json(steps.iter().map(|row| step(row, &models.get(&row.model))).collect()))
+}
+
+pub(crate) async fn usage(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    RunPath(id): RunPath,
+) -> Result<Json<Value>, ApiError> {
+    Ok(Json(wire::usage(&find(&app, &tenant, id).await?)))
+}
+
+/// Spans are sent elsewhere, not kept here.
+pub(crate) async fn trace(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    RunPath(id): RunPath,
+) -> Result<Json<Vec<Value>>, ApiError> {
+    find(&app, &tenant, id).await?;
+    Ok(Json(Vec::new()))
+}
+
+pub(crate) async fn metrics(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    RunPath(id): RunPath,
+) -> Result<Json<Value>, ApiError> {
+    Ok(Json(wire::metrics(&find(&app, &tenant, id).await?)))
+}
+
+pub(crate) async fn resume(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    RunPath(id): RunPath,
+    query: QueryFields,
+    headers: HeaderMap,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Result<Response, ApiError> {
+    let body = ResumeBody::parse(&body)?;
+    let after = starting_after(&body, &query, &headers)?;
+    let include_pings = query.boolean("include_pings")?.unwrap_or(true) && body.include_pings;
+    open(&app, &tenant, id, after, include_pings, IdLines::Hidden).await
+}
+
+/// For browsers: their `EventSource` can only GET, and comes back with `Last-Event-ID`. SDKs, whose Python side breaks
+/// on `id:` lines, never ask for `text/event-stream`.
+pub(crate) async fn resume_by_get(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    RunPath(id): RunPath,
+    query: QueryFields,
+    headers: HeaderMap,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Result<Response, ApiError> {
+    let body = ResumeBody::parse(&body)?;
+    let after = starting_after(&body, &query, &headers)?;
+    let include_pings = query.boolean("include_pings")?.unwrap_or(true) && body.include_pings;
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let is_event_source =
+        accepted.filter_map(|value| value.to_str().ok()).any(|value| value.contains("text/event-stream"));
+    let id_lines = if is_event_source { IdLines::Shown } else { IdLines::Hidden };
+    open(&app, &tenant, id, after, include_pings, id_lines).await
+}
+
+/// The cursor: of the body, else of the header, else of the query. An `EventSource` repeats its URL as it was, so that
+/// the header is the newer of the two.
+fn starting_after(body: &ResumeBody, query: &QueryFields, headers: &HeaderMap) -> Result<SeqId, ApiError> {
+    let from_query = query.word("starting_after", |word| word.parse::<i64>().ok())?;
+    let from_header = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.trim().parse::<i64>().ok());
+    Ok(body.starting_after.or(from_header.map(cursor)).or(from_query.map(cursor)).unwrap_or(SeqId::START))
+}
+
+async fn open(
+    app: &App,
+    tenant: &TenantId,
+    id: RunId,
+    after: SeqId,
+    include_pings: bool,
+    id_lines: IdLines,
+) -> Result<Response, ApiError> {
+    let run = find(app, tenant, id).await?;
+    if !wire::is_background(&run) {
+        return Err(ApiError::NotBackground);
+    }
+    let pings = if include_pings { Pings::Events } else { Pings::Comments };
+    let options = StreamOptions { after, pings, id_lines };
+    app.services.hub.stream(run, options).await.map_err(|error| ApiError::of_fanout(error, id))
+}
+
+async fn find(app: &App, tenant: &TenantId, id: RunId) -> Result<Run, ApiError> {
+    app.services.store.run(tenant, id).await?.ok_or(ApiError::NoRun(id))
+}

@@ -1,0 +1,626 @@
+//! Agents: the bodies of create and update, and the object (api/04 §1).
+
+use serde_json::{Map, Value, json};
+
+use crate::domain::agent::{Agent, AgentSettings};
+use crate::domain::block::{Block, BlockDetails, check_length};
+use crate::domain::builtin_tools::{self, BuiltinTool};
+use crate::domain::ids::{BlockId, MessageId, ToolId};
+use crate::domain::limits::{BLOCK_CHARS, TOOL_RETURN_CHARS};
+use crate::domain::model::ModelHandle;
+use crate::wire::model::{LlmOptions, ModelFacts, object};
+use crate::wire::read::{BodyError, Node};
+use crate::wire::request::read_model_handle;
+use crate::wire::time;
+
+/// The base text of agents that bring none.
+const DEFAULT_SYSTEM: &str = "You are a helpful agent with a memory of your own. Use what stands in your memory blocks, \
+keep them up to date with your tools when you learn something that should last, and answer the user directly.";
+
+/// The kind of agents that do not say.
+const DEFAULT_TYPE: &str = "letta_v1_agent";
+
+/// The kinds of agents.
+const AGENT_TYPES: [&str; 9] = [
+    DEFAULT_TYPE,
+    "memgpt_agent",
+    "memgpt_v2_agent",
+    "react_agent",
+    "workflow_agent",
+    "split_thread_agent",
+    "sleeptime_agent",
+    "voice_convo_agent",
+    "voice_sleeptime_agent",
+];
+
+/// Settings that are kept and shown and have no effect here.
+const OTHER: [&str; 18] = [
+    "base_template_id",
+    "compaction_settings",
+    "embedding",
+    "embedding_config",
+    "enable_reasoner",
+    "enable_sleeptime",
+    "hidden",
+    "identity_ids",
+    "max_files_open",
+    "max_reasoning_tokens",
+    "max_tokens",
+    "parallel_tool_calls",
+    "per_file_view_window_char_limit",
+    "project_id",
+    "reasoning",
+    "response_format",
+    "template_id",
+    "include_base_tool_rules",
+];
+
+/// A new agent as its client wants it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateAgent {
+    /// Its name, if the client has one for it.
+    pub name: Option<String>,
+    /// Its model, if the client has one for it.
+    pub model: Option<ModelHandle>,
+    /// Its memory.
+    pub blocks: Vec<NewBlock>,
+    /// Everything else; the model in here is only filled in by [`CreateAgent::settings`].
+    patch: SettingsPatch,
+    /// Whether the tools of its kind come with it.
+    include_base_tools: bool,
+}
+
+/// A block that comes with a new agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewBlock {
+    /// Its name inside the agent.
+    pub label: String,
+    /// The text.
+    pub value: String,
+    /// Everything else.
+    pub details: BlockDetails,
+}
+
+/// A change of an agent; what is absent stays.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpdateAgent {
+    /// New name.
+    pub name: Option<String>,
+    /// New model.
+    pub model: Option<ModelHandle>,
+    /// New list of messages in context.
+    pub message_ids: Option<Vec<MessageId>>,
+    /// The blocks that are to be attached afterwards.
+    pub block_ids: Option<Vec<BlockId>>,
+    patch: SettingsPatch,
+}
+
+/// What both bodies can say about settings.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct SettingsPatch {
+    agent_type: Option<String>,
+    system: Option<String>,
+    model_settings: Option<Value>,
+    context_window_limit: Option<u64>,
+    tools: Option<Vec<String>>,
+    tool_rules: Option<Vec<Value>>,
+    tags: Option<Vec<String>>,
+    description: Option<String>,
+    metadata: Option<Value>,
+    timezone: Option<String>,
+    message_buffer_autoclear: Option<bool>,
+    other: Map<String, Value>,
+}
+
+impl CreateAgent {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// The form is wrong, or it names something that does not exist.
+    pub fn parse(body: &Value) -> Result<Self, BodyError> {
+        let body = Node::body(body)?;
+        let blocks = read_blocks(&body)?;
+        for (name, why) in [
+            ("block_ids", "blocks cannot be shared between agents: give 'memory_blocks'"),
+            ("initial_message_sequence", "an agent begins without messages"),
+        ] {
+            if let Some(list) = body.get(name)
+                && !list.items()?.is_empty()
+            {
+                return Err(list.unacceptable(why));
+            }
+        }
+        Ok(Self {
+            name: read_name(&body)?,
+            model: read_model(&body)?,
+            blocks,
+            include_base_tools: body.flag("include_base_tools", true)?,
+            patch: SettingsPatch::parse(&body)?,
+        })
+    }
+
+    /// The settings of the new agent with its model.
+    #[must_use]
+    pub fn settings(&self, model: ModelHandle) -> AgentSettings {
+        let agent_type = self.patch.agent_type.clone().unwrap_or_else(|| DEFAULT_TYPE.to_owned());
+        let mut tools = Vec::new();
+        if self.include_base_tools {
+            tools.extend(builtin_tools::defaults(&agent_type).into_iter().map(str::to_owned));
+        }
+        for tool in self.patch.tools.iter().flatten() {
+            if !tools.contains(tool) {
+                tools.push(tool.clone());
+            }
+        }
+        let mut settings = AgentSettings {
+            agent_type,
+            system: DEFAULT_SYSTEM.to_owned(),
+            model,
+            model_settings: None,
+            context_window_limit: None,
+            tools: Vec::new(),
+            tool_rules: Vec::new(),
+            tags: Vec::new(),
+            description: None,
+            metadata: None,
+            timezone: "UTC".to_owned(),
+            message_buffer_autoclear: false,
+            other: Map::new(),
+        };
+        self.patch.apply(&mut settings);
+        settings.tools = tools;
+        settings
+    }
+}
+
+impl UpdateAgent {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// The form is wrong, or it names something that does not exist.
+    pub fn parse(body: &Value) -> Result<Self, BodyError> {
+        let body = Node::body(body)?;
+        Ok(Self {
+            name: read_name(&body)?,
+            model: read_model(&body)?,
+            message_ids: body.get("message_ids").map(|ids| read_ids(&ids)).transpose()?,
+            block_ids: body.get("block_ids").map(|ids| read_ids(&ids)).transpose()?,
+            patch: SettingsPatch::parse(&body)?,
+        })
+    }
+
+    /// The settings after the change; `None` if they stay as they are.
+    #[must_use]
+    pub fn settings(&self, before: &AgentSettings) -> Option<AgentSettings> {
+        let mut after = before.clone();
+        self.patch.apply(&mut after);
+        if let Some(model) = &self.model {
+            after.model = model.clone();
+        }
+        (after != *before).then_some(after)
+    }
+}
+
+impl SettingsPatch {
+    fn parse(body: &Node<'_>) -> Result<Self, BodyError> {
+        let agent_type = body.get("agent_type");
+        if let Some(kind) = &agent_type
+            && !AGENT_TYPES.contains(&kind.string()?)
+        {
+            return Err(kind.malformed("is not a kind of agent"));
+        }
+        let model_settings = body.get("model_settings");
+        let metadata = body.get("metadata");
+        for node in [&model_settings, &metadata].into_iter().flatten() {
+            node.object()?;
+        }
+        let mut tool_rules = None;
+        if let Some(rules) = body.get("tool_rules") {
+            let rules = rules.items()?;
+            for rule in &rules {
+                rule.required_string("tool_name")?;
+            }
+            tool_rules = Some(rules.iter().map(|rule| rule.value().clone()).collect());
+        }
+        let other = OTHER.into_iter().filter_map(|name| Some((name.to_owned(), body.get(name)?.value().clone())));
+        Ok(Self {
+            agent_type: agent_type.map(|kind| kind.string().map(str::to_owned)).transpose()?,
+            system: body.optional_string("system")?,
+            model_settings: model_settings.map(|settings| settings.value().clone()),
+            context_window_limit: body.get("context_window_limit").map(|limit| limit.at_least(1)).transpose()?,
+            tools: read_tools(body)?,
+            tool_rules,
+            tags: body.get("tags").map(|tags| tags.strings()).transpose()?,
+            description: body.optional_string("description")?,
+            metadata: metadata.map(|metadata| metadata.value().clone()),
+            timezone: body.optional_string("timezone")?,
+            message_buffer_autoclear: body
+                .get("message_buffer_autoclear")
+                .map(|autoclear| autoclear.boolean())
+                .transpose()?,
+            other: other.collect(),
+        })
+    }
+
+    fn apply(&self, settings: &mut AgentSettings) {
+        fn set<T: Clone>(target: &mut T, value: Option<&T>) {
+            if let Some(value) = value {
+                *target = value.clone();
+            }
+        }
+        set(&mut settings.agent_type, self.agent_type.as_ref());
+        set(&mut settings.system, self.system.as_ref());
+        set(&mut settings.tools, self.tools.as_ref());
+        set(&mut settings.tool_rules, self.tool_rules.as_ref());
+        set(&mut settings.tags, self.tags.as_ref());
+        set(&mut settings.timezone, self.timezone.as_ref());
+        set(&mut settings.message_buffer_autoclear, self.message_buffer_autoclear.as_ref());
+        let Self { model_settings, context_window_limit, description, metadata, .. } = self.clone();
+        settings.model_settings = model_settings.or_else(|| settings.model_settings.take());
+        settings.context_window_limit = context_window_limit.or(settings.context_window_limit);
+        settings.description = description.or_else(|| settings.description.take());
+        settings.metadata = metadata.or_else(|| settings.metadata.take());
+        settings.other.extend(self.other.clone());
+    }
+}
+
+fn read_name(body: &Node<'_>) -> Result<Option<String>, BodyError> {
+    let Some(node) = body.get("name") else { return Ok(None) };
+    let name = node.string()?;
+    let is_plain = |character: char| character.is_alphanumeric() || " -_'".contains(character);
+    if name.trim().is_empty() || !name.chars().all(is_plain) {
+        return Err(node.unacceptable("only letters, digits, spaces, '-', '_' and ' are allowed in a name"));
+    }
+    Ok(Some(name.to_owned()))
+}
+
+/// `model`, or what the deprecated `llm_config` says in its place.
+fn read_model(body: &Node<'_>) -> Result<Option<ModelHandle>, BodyError> {
+    if let Some(model) = body.get("model") {
+        return read_model_handle(&model).map(Some);
+    }
+    let Some(config) = body.get("llm_config") else { return Ok(None) };
+    config.object()?;
+    if let Some(handle) = config.get("handle") {
+        return read_model_handle(&handle).map(Some);
+    }
+    let model = config.required("model")?;
+    let provider = match config.optional_string("provider_name")? {
+        Some(provider) => provider,
+        None => config.required_string("model_endpoint_type")?.to_owned(),
+    };
+    let handle = ModelHandle::parse(&format!("{provider}/{}", model.string()?));
+    handle.map(Some).ok_or_else(|| model.malformed("must name a model"))
+}
+
+/// Attached tools by `tools` (names) and `tool_ids`; `None` if the body has neither.
+fn read_tools(body: &Node<'_>) -> Result<Option<Vec<String>>, BodyError> {
+    if !body.has("tools") && !body.has("tool_ids") {
+        return Ok(None);
+    }
+    let mut tools: Vec<String> = Vec::new();
+    let mut missing = Vec::new();
+    let mut attach = |written: String, tool: Option<&'static BuiltinTool>| match tool {
+        Some(tool) if tools.contains(&tool.spec.name) => {}
+        Some(tool) => tools.push(tool.spec.name.clone()),
+        None => missing.push(written),
+    };
+    for name in body.string_list("tools")? {
+        let tool = builtin_tools::by_name(&name);
+        attach(name, tool);
+    }
+    if let Some(ids) = body.get("tool_ids") {
+        for node in ids.items()? {
+            let id = node.parsed::<ToolId>()?;
+            attach(id.to_string(), builtin_tools::by_id(id));
+        }
+    }
+    if missing.is_empty() {
+        return Ok(Some(tools));
+    }
+    Err(body.unacceptable(&format!("unknown tools: {}", missing.join(", "))))
+}
+
+fn read_ids<T>(list: &Node<'_>) -> Result<Vec<T>, BodyError>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    list.items()?.iter().map(Node::parsed).collect()
+}
+
+fn read_blocks(body: &Node<'_>) -> Result<Vec<NewBlock>, BodyError> {
+    let Some(list) = body.get("memory_blocks") else { return Ok(Vec::new()) };
+    let mut blocks: Vec<NewBlock> = Vec::new();
+    for node in list.items()? {
+        node.object()?;
+        let label = node.required("label")?;
+        let name = label.string()?;
+        // The label becomes a tag in the prompt.
+        if name.is_empty() {
+            return Err(label.malformed("must not be empty"));
+        }
+        if blocks.iter().any(|block| block.label == name) {
+            return Err(label.malformed("is used by an earlier block: labels are unique in an agent"));
+        }
+        let value = node.required("value")?;
+        let limit = node.get("limit").map_or(Ok(BLOCK_CHARS), |limit| limit.at_least(1))?;
+        check_length(name, value.string()?, limit).map_err(|error| value.malformed(&error.to_string()))?;
+        let metadata = node.get("metadata");
+        if let Some(metadata) = &metadata {
+            metadata.object()?;
+        }
+        let description = node.optional_string("description")?.or_else(|| default_description(name).map(str::to_owned));
+        let details = BlockDetails {
+            limit,
+            description,
+            read_only: node.flag("read_only", false)?,
+            metadata: metadata.map(|metadata| metadata.value().clone()),
+            tags: node.string_list("tags")?,
+            hidden: node.get("hidden").map(|hidden| hidden.boolean()).transpose()?,
+        };
+        blocks.push(NewBlock { label: name.to_owned(), value: value.string()?.to_owned(), details });
+    }
+    Ok(blocks)
+}
+
+fn default_description(label: &str) -> Option<&'static str> {
+    match label {
+        "human" => {
+            Some("What you know about the person you talk with: keep it correct and add what will matter later.")
+        }
+        "persona" => Some("Who you are: how you speak and behave, and what you have learnt about your own work."),
+        _ => None,
+    }
+}
+
+/// `AgentState`; the model is described by what the catalogue knows of it.
+#[must_use]
+pub fn agent_state(agent: &Agent, model: &ModelFacts) -> Value {
+    let settings = &agent.settings;
+    let other = |name: &str| settings.other.get(name).cloned().unwrap_or(Value::Null);
+    let other_or = |name: &str, default: Value| settings.other.get(name).cloned().unwrap_or(default);
+    let blocks: Vec<Value> = agent.blocks.iter().map(block).collect();
+    let tools: Vec<Value> = settings.tools.iter().filter_map(|name| builtin_tools::by_name(name)).map(tool).collect();
+    let mut state = object(json!({
+        "id": agent.id,
+        "name": agent.name,
+        "agent_type": settings.agent_type,
+        "system": settings.system,
+        "description": settings.description,
+        "metadata": settings.metadata,
+        "llm_config": model.llm_config(&llm_options(settings)),
+        "embedding_config": other("embedding_config"),
+        "model": settings.model,
+        "embedding": other("embedding"),
+        "model_settings": settings.model_settings,
+        "compaction_settings": other("compaction_settings"),
+        "response_format": other("response_format"),
+        "memory": {
+            "agent_type": settings.agent_type,
+            "blocks": blocks.clone(),
+            "file_blocks": [],
+            "prompt_template": "",
+        },
+        "blocks": blocks,
+        "tools": tools,
+        "sources": [],
+        "tags": settings.tags,
+        "tool_rules": settings.tool_rules,
+        "message_ids": agent.message_ids,
+        "tool_exec_environment_variables": [],
+        "secrets": [],
+    }));
+    state.extend(object(json!({
+        "project_id": other("project_id"),
+        "template_id": other("template_id"),
+        "base_template_id": other("base_template_id"),
+        "deployment_id": null,
+        "entity_id": null,
+        "identity_ids": other_or("identity_ids", json!([])),
+        "identities": [],
+        "pending_approval": null,
+        "message_buffer_autoclear": settings.message_buffer_autoclear,
+        "enable_sleeptime": other("enable_sleeptime"),
+        "multi_agent_group": null,
+        "managed_group": null,
+        "last_run_completion": agent.last_run_completion.map(time::elsewhere),
+        "last_run_duration_ms": agent.last_run_duration_ms,
+        "last_stop_reason": agent.last_stop_reason,
+        "timezone": settings.timezone,
+        "max_files_open": other_or("max_files_open", json!(5)),
+        "per_file_view_window_char_limit": other_or("per_file_view_window_char_limit", json!(15_000)),
+        "hidden": other("hidden"),
+        "created_at": time::elsewhere(agent.created_at),
+        "updated_at": time::elsewhere(agent.updated_at),
+        "created_by_id": null,
+        "last_updated_by_id": null,
+    })));
+    Value::Object(state)
+}
+
+fn llm_options(settings: &AgentSettings) -> LlmOptions {
+    let of_settings =
+        |name: &str| settings.model_settings.as_ref()?.get(name).filter(|value| !value.is_null()).cloned();
+    let of_other = |name: &str| settings.other.get(name).cloned();
+    LlmOptions {
+        context_window_limit: settings.context_window_limit,
+        temperature: of_settings("temperature"),
+        max_tokens: of_settings("max_output_tokens").or_else(|| of_other("max_tokens")),
+        parallel_tool_calls: of_settings("parallel_tool_calls").or_else(|| of_other("parallel_tool_calls")),
+        response_format: of_settings("response_format").or_else(|| of_other("response_format")),
+    }
+}
+
+/// `Block`
+fn block(block: &Block) -> Value {
+    let details = &block.details;
+    json!({
+        "id": block.id,
+        "label": block.label,
+        "value": block.value,
+        "limit": details.limit,
+        "description": details.description,
+        "read_only": details.read_only,
+        "metadata": details.metadata.clone().unwrap_or_else(|| json!({})),
+        "hidden": details.hidden,
+        "is_template": false,
+        "template_name": null,
+        "template_id": null,
+        "base_template_id": null,
+        "deployment_id": null,
+        "entity_id": null,
+        "preserve_on_migration": false,
+        "project_id": null,
+        "created_by_id": null,
+        "last_updated_by_id": null,
+        "tags": details.tags,
+    })
+}
+
+/// `Tool`
+fn tool(tool: &BuiltinTool) -> Value {
+    json!({
+        "id": tool.id,
+        "tool_type": tool.tool_type,
+        "name": tool.spec.name,
+        "description": tool.spec.description,
+        "source_type": "python",
+        "source_code": null,
+        "json_schema": {
+            "name": tool.spec.name,
+            "description": tool.spec.description,
+            "parameters": tool.spec.parameters,
+        },
+        "args_json_schema": null,
+        "tags": [],
+        "return_char_limit": TOOL_RETURN_CHARS,
+        "pip_requirements": null,
+        "npm_requirements": null,
+        "default_requires_approval": null,
+        "enable_parallel_execution": tool.is_parallel,
+        "created_by_id": null,
+        "last_updated_by_id": null,
+        "metadata_": {},
+        "project_id": null,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+    use std::collections::BTreeSet;
+
+    /// The fields of `AgentState`, in the order of the contract's sample.
+    const FIELDS: &str = "id name agent_type system description metadata llm_config embedding_config model embedding \
+        model_settings compaction_settings response_format memory blocks tools sources tags tool_rules message_ids \
+        tool_exec_environment_variables secrets project_id template_id base_template_id deployment_id entity_id \
+        identity_ids identities pending_approval message_buffer_autoclear enable_sleeptime multi_agent_group \
+        managed_group last_run_completion last_run_duration_ms last_stop_reason timezone max_files_open \
+        per_file_view_window_char_limit hidden created_at updated_at created_by_id last_updated_by_id";
+    const BLOCK_FIELDS: &str = "id label value limit description read_only metadata hidden is_template template_name \
+        template_id base_template_id deployment_id entity_id preserve_on_migration project_id created_by_id \
+        last_updated_by_id tags";
+    const TOOL_FIELDS: &str = "id tool_type name description source_type source_code json_schema args_json_schema tags \
+        return_char_limit pip_requirements npm_requirements default_requires_approval enable_parallel_execution \
+        created_by_id last_updated_by_id metadata_ project_id";
+    const LLM_CONFIG_FIELDS: &str = "model model_endpoint_type model_endpoint context_window handle provider_name \
+        provider_category put_inner_thoughts_in_kwargs temperature max_tokens enable_reasoner reasoning_effort \
+        max_reasoning_tokens frequency_penalty parallel_tool_calls response_format";
+
+    fn assert_fields(value: &Value, expected: &str) {
+        let got: BTreeSet<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
+        assert_eq!(got, expected.split_whitespace().collect());
+    }
+
+    fn sample(body: &Value) -> Agent {
+        let wanted = CreateAgent::parse(body).expect("a valid body");
+        let at: Timestamp = "2026-01-15T09:00:00Z".parse().expect("a time");
+        let id = |prefix: &str| format!("{prefix}-123e4567-e89b-42d3-8456-426614174000");
+        let block = |block: NewBlock| Block {
+            id: id("block").parse().expect("an id"),
+            label: block.label,
+            value: block.value,
+            details: block.details,
+            created_at: at,
+            updated_at: at,
+        };
+        Agent {
+            id: id("agent").parse().expect("an id"),
+            name: "a".to_owned(),
+            settings: wanted.settings(ModelHandle::demo()),
+            blocks: wanted.blocks.into_iter().map(block).collect(),
+            message_ids: vec![id("message").parse().expect("an id")],
+            last_stop_reason: None,
+            last_run_completion: None,
+            last_run_duration_ms: None,
+            created_at: at,
+            updated_at: at,
+        }
+    }
+
+    #[test]
+    fn an_agent_shows_exactly_the_fields_of_the_contract() {
+        let agent = sample(&json!({"memory_blocks": [{"label": "human", "value": "Name: Alice"}]}));
+        let state = agent_state(&agent, &ModelFacts::unknown(&agent.settings.model));
+        assert_fields(&state, FIELDS);
+        assert_fields(&state["llm_config"], LLM_CONFIG_FIELDS);
+        assert_fields(&state["blocks"][0], BLOCK_FIELDS);
+        assert_fields(&state["tools"][0], TOOL_FIELDS);
+        assert_fields(&state["memory"], "agent_type blocks file_blocks prompt_template");
+        assert_eq!(state["memory"]["blocks"], state["blocks"]);
+        assert_eq!(state["created_at"], "2026-01-15T09:00:00.000000Z");
+    }
+
+    #[test]
+    fn a_new_agent_gets_the_tools_of_its_kind_and_those_named() {
+        let names = |body: Value| sample(&body).settings.tools;
+        let base = builtin_tools::defaults(DEFAULT_TYPE);
+        assert!(!base.is_empty());
+        assert_eq!(names(json!({})), base);
+        assert_eq!(names(json!({"include_base_tools": false})), [""; 0]);
+        let one = base[0];
+        assert_eq!(names(json!({"include_base_tools": false, "tools": [one, one]})), [one]);
+        assert_eq!(names(json!({"tools": [one]})), base);
+    }
+
+    #[test]
+    fn settings_without_effect_are_kept_and_shown() {
+        let agent = sample(&json!({"hidden": true, "max_files_open": 9, "secrets": {"KEY": "value"}}));
+        let state = agent_state(&agent, &ModelFacts::unknown(&agent.settings.model));
+        assert_eq!((&state["hidden"], &state["max_files_open"]), (&json!(true), &json!(9)));
+        assert!(!state.to_string().contains("value\":\"value"), "secrets are not shown");
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        let block = |block: Value| json!({"memory_blocks": [block]});
+        for (body, is_malformed, needle) in [
+            (json!({"model": "gpt"}), true, "body.model: "),
+            (json!({"name": "a/b"}), false, "body.name: "),
+            (json!({"agent_type": "robot"}), true, "body.agent_type: "),
+            (json!({"tools": ["no_such_tool"]}), false, "no_such_tool"),
+            (json!({"tool_ids": ["x"]}), true, "body.tool_ids[0]: "),
+            (json!({"block_ids": ["x"]}), false, "body.block_ids: "),
+            (json!({"tool_rules": [{}]}), true, "body.tool_rules[0].tool_name: "),
+            (block(json!({"value": "x"})), true, "body.memory_blocks[0].label: "),
+            (block(json!({"label": "a"})), true, "body.memory_blocks[0].value: "),
+            (block(json!({"label": "a", "value": "xyz", "limit": 2})), true, "body.memory_blocks[0].value: "),
+        ] {
+            let error = CreateAgent::parse(&body).expect_err("refused");
+            let is_as_expected = matches!(error, BodyError::Malformed(_)) == is_malformed;
+            assert!(is_as_expected && error.to_string().contains(needle), "{body}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn an_update_changes_what_it_names_and_replaces_lists() {
+        let before = sample(&json!({"tags": ["a"], "description": "d"})).settings;
+        let update = |body: Value| UpdateAgent::parse(&body).expect("a valid body").settings(&before);
+        assert_eq!(update(json!({"tags": null, "name": "n"})), None);
+        let after = update(json!({"tags": ["b"], "model": "openai/x", "tool_ids": []})).expect("a change");
+        assert_eq!((after.tags, after.tools), (vec!["b".to_owned()], Vec::new()));
+        assert_eq!((after.model.as_str(), after.description.as_deref()), ("openai/x", Some("d")));
+    }
+}

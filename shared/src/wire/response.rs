@@ -1,0 +1,49 @@
+//! The one JSON answer of a send without streaming (api/03 §7).
+
+use serde::Serialize;
+
+use crate::domain::message::{Body, Message, MessageType};
+use crate::domain::run::Run;
+use crate::domain::stop_reason::StopReason;
+use crate::wire::event::{StopReasonEvent, UsageEvent};
+use crate::wire::message::{Shown, slices};
+
+/// `LettaResponse`
+#[derive(Debug, Serialize)]
+pub struct LettaResponse<'a> {
+    messages: Vec<Shown<'a>>,
+    stop_reason: StopReasonEvent,
+    usage: UsageEvent,
+    logprobs: Option<()>,
+    turns: Option<()>,
+}
+
+impl<'a> LettaResponse<'a> {
+    /// The answer of a run that ended for `reason`, from all of its messages, oldest first; its input is left out.
+    #[must_use]
+    pub fn new(run: &Run, reason: StopReason, messages: &'a [Message]) -> Self {
+        let made = messages.iter().filter(|message| is_made(&message.body));
+        Self {
+            messages: shown(made, run.request.include_types.as_deref()),
+            stop_reason: StopReasonEvent::new(reason),
+            usage: UsageEvent::new(&run.usage, Some([run.id])),
+            logprobs: None,
+            turns: None,
+        }
+    }
+}
+
+/// Whether a run makes such messages, rather than being given them.
+const fn is_made(body: &Body) -> bool {
+    match body {
+        Body::Assistant(_) | Body::ToolReturns(_) => true,
+        Body::System(_) | Body::User(_) | Body::History(_) => false,
+    }
+}
+
+/// Stored messages as a list shows them, filtered by kind; `None` lets all kinds pass.
+#[must_use]
+pub fn shown<'a>(messages: impl IntoIterator<Item = &'a Message>, include: Option<&[MessageType]>) -> Vec<Shown<'a>> {
+    let slices = messages.into_iter().flat_map(slices);
+    slices.filter(|slice| include.is_none_or(|kinds| kinds.contains(&slice.message_type))).collect()
+}
