@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use holdfast_shared::domain::ids::RunId;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue};
@@ -36,4 +36,5 @@ pub(super) fn chunks(reader: Reader) -> impl Stream<Item = Result<Bytes, Infalli
         let chunk = reader.next_chunk().await?;
         Some((Ok(chunk), reader))
     })
+    .fuse()
 }

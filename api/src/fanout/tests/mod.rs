@@ -13,7 +13,7 @@ use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use holdfast_shared::domain::event::{Event, EventKind};
-use holdfast_shared::domain::ids::{AgentId, Id, MessageId, PingId, RunId};
+use holdfast_shared::domain::ids::{AgentId, MessageId, PingId, RunId};
 use holdfast_shared::domain::message::MessageType;
 use holdfast_shared::domain::position::SeqId;
 use holdfast_shared::domain::run::{Attachment, Outcome, Run, RunRequest, RunState, RunType, StreamMode};
@@ -709,7 +709,7 @@ async fn an_idle_stream_is_small() {
     let shared = world.hub.shared_for_tests();
     let reader = super::reader::Reader::open(shared, world.store.get(world.run), options(0)).await.unwrap();
     let stream = super::response::chunks(reader);
-    assert!(std::mem::size_of_val(&stream) <= 1536, "{} bytes", std::mem::size_of_val(&stream));
+    assert!(std::mem::size_of_val(&stream) <= 768, "{} bytes", std::mem::size_of_val(&stream));
 }
 
 /// What can happen to a run while readers come and go.
