@@ -39,7 +39,7 @@ pub(crate) async fn run(settings: &Settings, options: &Options) -> anyhow::Resul
         backends.store.rescue(TakeoverAfter(settings.worker.lease), Duration::ZERO).await?;
     }
     let catalogue = wiring::catalogue(settings)?;
-    let (router, hub) = wiring::api(settings, &backends, catalogue.clone());
+    let (router, hub) = wiring::api(settings, &backends, catalogue.clone(), &shutdown);
     let worker = wiring::worker(settings, &backends)?;
     let (listener, address) = http::bind(settings.api.listen).await?;
     let drained = CancellationToken::new();

@@ -20,6 +20,7 @@ use holdfast_shared::store::{PostgresStore, SqliteStore};
 use holdfast_worker::llm::{LlmConfig, OpenAiConfig, Providers};
 use holdfast_worker::{HeartbeatStore, Worker};
 use secrecy::ExposeSecret;
+use tokio_util::sync::CancellationToken;
 
 /// How often the API looks for what the live tail lost.
 const CHECK_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
@@ -117,6 +118,7 @@ pub(crate) fn api(
     settings: &Settings,
     backends: &Backends,
     catalogue: Arc<Catalogue>,
+    shutdown: &CancellationToken,
 ) -> (holdfast_api::Router, Arc<Hub>) {
     let options = HubOptions { keepalive: settings.api.keepalive, check_every: CHECK_EVERY };
     let hub = Hub::new(Arc::clone(&backends.store), Arc::clone(&backends.log), backends.seams.clone(), options);
@@ -129,12 +131,14 @@ pub(crate) fn api(
         catalogue,
         hub: Arc::clone(&hub),
         seams: backends.seams.clone(),
+        draining: shutdown.clone(),
     };
+    let keys = settings.api.keys.iter();
     let options = holdfast_api::Options {
-        keys: settings.api.keys.clone(),
+        api_keys: keys.map(|(tenant, key)| holdfast_api::ApiKey::new(tenant.clone(), key)).collect(),
         max_body_bytes: settings.api.max_body_bytes,
         max_queued_runs: settings.api.max_queued_runs,
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     (holdfast_api::router(services, options), hub)
 }

@@ -22,6 +22,7 @@ mod router;
 mod routes;
 
 pub use auth::ApiKey;
+pub use axum::Router;
 pub use router::router;
 
 /// What can be set.
@@ -76,4 +77,23 @@ pub struct Services {
 pub(crate) struct App {
     pub(crate) services: Arc<Services>,
     pub(crate) options: Arc<Options>,
+}
+
+/// Serves the router on a listener until `shutdown`, then waits for the answers that are under way.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    router: axum::Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    use axum::serve::ListenerExt as _;
+    let listener = listener.tap_io(|stream| {
+        // Frames are small and must not wait for an acknowledgement of the one before.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection keeps Nagle's algorithm");
+        }
+    });
+    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
 }
