@@ -1,3 +1,12 @@
 //! Integration tests: the contract suites of the ports over every adapter, and the whole program through its front door.
 
+#![expect(unreachable_pub, reason = "a test binary has no outside")]
+
+mod client;
+mod distributed;
+mod embedded;
+mod harness;
+mod sdk;
 mod services;
+mod settings;
+mod tidy;
