@@ -1,5 +1,6 @@
 //! A client that keeps every byte: the server is judged by what it sends, not by what a parser made of it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -278,17 +279,19 @@ impl EventStream {
     }
 }
 
-/// The frames without the keepalives, which belong to a connection and not to the run: a ping that repeats the number
-/// before it, or has none while others do.
+/// The frames without the keepalives, which belong to a connection and not to the run: a new ping that shows the number
+/// before it, or none. A stored ping that came twice has the same id twice and stays, for `assert_whole` to find.
 pub fn stored(frames: &[Frame]) -> Vec<Frame> {
-    let mut last = 0;
+    let mut last = None;
+    let mut pings = HashSet::new();
     let mut kept = Vec::new();
     for frame in frames {
-        let seq = frame.seq_id();
-        if frame.kind() == "ping" && seq.is_none_or(|seq| seq <= last) {
+        let (seq, json) = (frame.seq_id(), frame.json());
+        let is_new_ping = json["message_type"] == "ping" && pings.insert(json["id"].to_string());
+        if is_new_ping && (seq.is_none() || seq == last) {
             continue;
         }
-        last = seq.unwrap_or(last);
+        last = seq.or(last);
         kept.push(frame.clone());
     }
     kept
@@ -363,4 +366,57 @@ pub fn shape(frames: &[Frame]) -> Vec<String> {
 pub fn stop_reason(frames: &[Frame]) -> String {
     let json = frames.iter().map(Frame::json).find(|json| json["message_type"] == "stop_reason");
     json.and_then(|json| json["stop_reason"].as_str().map(str::to_owned)).expect("a stop reason")
+}
+
+/// The checkers must be able to fail.
+mod checkers {
+    use super::{Frame, assert_same_bytes, assert_whole, assistant_text, shape};
+
+    fn frames(payloads: &[&str]) -> Vec<Frame> {
+        payloads.iter().map(|payload| Frame { raw: format!("data: {payload}\n\n") }).collect()
+    }
+
+    const PING: &str = r#"{"message_type":"ping","id":"ping-1","seq_id":1,"run_id":"run-1"}"#;
+    const TWO: &str =
+        r#"{"message_type":"assistant_message","id":"m-1","otid":"a","seq_id":2,"run_id":"run-1","content":"x"}"#;
+    const VOID: &str =
+        r#"{"message_type":"ping","id":"ping-2","seq_id":3,"run_id":"run-1","superseded_message_ids":["m-1"]}"#;
+    const FOUR: &str =
+        r#"{"message_type":"assistant_message","id":"m-2","otid":"b","seq_id":4,"run_id":"run-1","content":"y"}"#;
+    const KEEPALIVE: &str = r#"{"message_type":"ping","id":"ping-9","seq_id":4,"run_id":"run-1"}"#;
+    const END: [&str; 3] = [
+        r#"{"message_type":"stop_reason","stop_reason":"end_turn"}"#,
+        r#"{"message_type":"usage_statistics"}"#,
+        "[DONE]",
+    ];
+
+    #[test]
+    fn a_whole_stream_passes() {
+        let whole = frames(&[&[PING, TWO, VOID, FOUR, KEEPALIVE][..], &END].concat());
+        assert_eq!(assert_whole(&whole, 0), 4);
+        assert_eq!(assert_whole(&whole[2..], 2), 4);
+        assert_eq!(assistant_text(&whole), "y", "void text does not count");
+        assert_eq!(shape(&whole).len(), 7);
+    }
+
+    #[test]
+    fn whatever_is_wrong_with_a_stream_is_found() {
+        for payloads in [
+            &[PING, FOUR, END[0], END[1], END[2]][..],
+            &[PING, TWO, TWO, END[0], END[1], END[2]],
+            &[PING, PING, TWO, END[0], END[1], END[2]],
+            &[PING, TWO, PING, END[0], END[1], END[2]],
+            &[TWO, END[0], END[1], END[2]],
+            &[PING, TWO],
+            &[PING, TWO, END[0], END[2]],
+            &[PING, TWO, END[0], END[1]],
+            &[PING, TWO, END[0], END[1], END[2], END[2]],
+            &[PING, TWO, END[0], END[1], END[0], END[1], END[2]],
+        ] {
+            let broken = frames(payloads);
+            assert!(std::panic::catch_unwind(|| assert_whole(&broken, 0)).is_err(), "{payloads:#?} passes");
+        }
+        let (one, other) = (frames(&[PING, TWO]), frames(&[PING]));
+        assert!(std::panic::catch_unwind(|| assert_same_bytes(&one, &other)).is_err());
+    }
 }

@@ -1,11 +1,13 @@
 //! `holdfast dev` through its front door: everything that one process promises.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::client::{
     Client, Frame, assert_same_bytes, assert_whole, assistant_text, shape, stop_reason, stored, superseded,
 };
-use super::harness::{Dev, background, directory, settings};
+use super::harness::{Dev, ModelServer, background, directory, settings};
 
 const SLOW: &str = "[[demo tokens=60 delay_ms=50]]";
 const REMEMBER: &str = r#"[[demo tool=memory_insert {"label":"human","new_string":"She likes fjords."}]]"#;
@@ -579,6 +581,68 @@ async fn health_and_models_say_what_is_there() {
     let models = dev.client.get("/v1/models/").await.ok();
     let handles: Vec<_> = models.as_array().expect("a list").iter().map(|model| model["handle"].clone()).collect();
     assert!(handles.contains(&json!("holdfast/demo")), "{handles:?}");
+}
+
+#[tokio::test]
+async fn a_model_behind_the_openai_api_answers_word_by_word() {
+    let model = ModelServer::start(25, Duration::from_millis(5));
+    let data = directory();
+    let own = settings([("OPENAI_BASE_URL", &model.url), ("HOLDFAST_DEFAULT_MODEL", "openai/paced")]);
+    let dev = Dev::start_with(data.path(), own).await;
+    assert!(dev.process.output().contains("openai/paced"), "the ready block names the models");
+    let agent = dev.client.create_agent().await;
+    let whole = dev.client.send(&agent, &background("hello")).await.read_to_end().await;
+    assert_whole(&whole, 0);
+    let words: String = (0..25).map(|word| format!("w{word} ")).collect();
+    assert_eq!(assistant_text(&whole).trim_end(), words.trim_end());
+    assert_eq!(whole.iter().filter(|frame| frame.kind() == "assistant_message").count(), 25, "one event for each");
+    let usage = whole.iter().map(Frame::json).find(|json| json["message_type"] == "usage_statistics").expect("usage");
+    assert_eq!((&usage["prompt_tokens"], &usage["completion_tokens"]), (&json!(7), &json!(25)));
+}
+
+#[tokio::test]
+async fn a_cancel_also_ends_the_call_of_the_model() {
+    let mut model = ModelServer::start(10_000, Duration::from_millis(20));
+    let data = directory();
+    let own = settings([("OPENAI_BASE_URL", &model.url), ("HOLDFAST_DEFAULT_MODEL", "openai/paced")]);
+    let dev = Dev::start_with(data.path(), own).await;
+    let agent = dev.client.create_agent().await;
+    let mut stream = dev.client.send(&agent, &background("hello")).await;
+    stream.at_least(5).await;
+    dev.client.post(&format!("/v1/agents/{agent}/messages/cancel"), &json!({})).await.ok();
+    model.was_left().await;
+    let whole = stream.read_to_end().await;
+    assert_whole(&whole, 0);
+    assert_eq!(stop_reason(&whole), "cancelled");
+    // What was shown is kept.
+    let history = dev.client.get(&format!("/v1/agents/{agent}/messages")).await.ok();
+    let said = assistant_text(&whole);
+    let kept = history.as_array().into_iter().flatten().any(|message| message["content"] == said.as_str());
+    assert!(kept, "{said:?} is not in {history}");
+}
+
+/// With HOLDFAST_TEST_MODEL_URL, a real OpenAI-compatible server: asserts the shape of its answer, never the wording.
+#[tokio::test]
+async fn a_real_model_answers_through_the_whole_path() {
+    let Ok(url) = std::env::var("HOLDFAST_TEST_MODEL_URL") else {
+        eprintln!("not run: HOLDFAST_TEST_MODEL_URL names no OpenAI-compatible server");
+        return;
+    };
+    let data = directory();
+    let dev = Dev::start_with(data.path(), settings([("OPENAI_BASE_URL", url.as_str())])).await;
+    let models = dev.client.get("/v1/models/").await.ok();
+    let handles = models.as_array().into_iter().flatten().filter_map(|model| model["handle"].as_str());
+    let handle = handles.into_iter().find(|handle| handle.starts_with("openai/")).expect("a model of that server");
+    let body = json!({"model": handle, "system": "You answer briefly.", "include_base_tools": false});
+    let agent = dev.client.post("/v1/agents/", &body).await.ok();
+    let agent = agent["id"].as_str().expect("an id");
+    let whole = dev.client.send(agent, &background("Say hello.")).await.read_to_end().await;
+    let run = whole[0].run_id().expect("a run");
+    assert_whole(&whole, 0);
+    assert!(["end_turn", "max_tokens_exceeded"].contains(&stop_reason(&whole).as_str()), "{whole:#?}");
+    let deltas = whole.iter().filter(|frame| frame.kind() == "assistant_message").count();
+    assert!(deltas > 1 && !assistant_text(&whole).trim().is_empty(), "no tokens: {whole:#?}");
+    assert_same_bytes(&dev.client.resume(&run, 0).await.read_to_end().await, &whole);
 }
 
 #[tokio::test]
