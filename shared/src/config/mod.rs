@@ -1,1 +1,529 @@
-//! config
+//! Settings: defaults, then a file, then the environment; checked as a whole before anything starts.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use figment::Figment;
+use figment::providers::{Env, Format, Toml};
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::domain::model::ModelHandle;
+use crate::domain::tenant::TenantId;
+
+/// The variables that are read, and the key of the settings file that says the same.
+const VARIABLES: [(&str, &str); 30] = [
+    ("DATABASE_URL", "database_url"),
+    ("AMQP_URL", "amqp_url"),
+    ("REDIS_URL", "redis_url"),
+    ("OPENAI_BASE_URL", "openai_base_url"),
+    ("OPENAI_API_KEY", "openai_api_key"),
+    ("HOLDFAST_LISTEN", "listen"),
+    ("HOLDFAST_DATA_DIR", "data_dir"),
+    ("HOLDFAST_PREFIX", "prefix"),
+    ("HOLDFAST_API_KEYS", "api_keys"),
+    ("HOLDFAST_DEFAULT_MODEL", "default_model"),
+    ("HOLDFAST_WORKER_CONCURRENCY", "worker_concurrency"),
+    ("HOLDFAST_LEASE_MS", "lease_ms"),
+    ("HOLDFAST_HEARTBEAT_MS", "heartbeat_ms"),
+    ("HOLDFAST_RETURNED_AFTER_MS", "returned_after_ms"),
+    ("HOLDFAST_UNCLAIMED_AFTER_MS", "unclaimed_after_ms"),
+    ("HOLDFAST_DRAIN_MS", "drain_ms"),
+    ("HOLDFAST_MAX_ATTEMPTS", "max_attempts"),
+    ("HOLDFAST_KEEPALIVE_MS", "keepalive_ms"),
+    ("HOLDFAST_MAX_QUEUED_RUNS", "max_queued_runs"),
+    ("HOLDFAST_MAX_BODY_BYTES", "max_body_bytes"),
+    ("HOLDFAST_DATABASE_CONNECTIONS", "database_connections"),
+    ("HOLDFAST_MODEL_HEADER_TIMEOUT_MS", "model_header_timeout_ms"),
+    ("HOLDFAST_MODEL_IDLE_TIMEOUT_MS", "model_idle_timeout_ms"),
+    ("HOLDFAST_MODEL_TOTAL_TIMEOUT_MS", "model_total_timeout_ms"),
+    ("HOLDFAST_MODEL_TRIES", "model_tries"),
+    ("HOLDFAST_LIVE_TTL_MS", "live_ttl_ms"),
+    ("HOLDFAST_FINISHED_TTL_MS", "finished_ttl_ms"),
+    ("HOLDFAST_TOOL_TIMEOUT_MS", "tool_timeout_ms"),
+    ("HOLDFAST_LOG", "log"),
+    ("HOLDFAST_LOG_FORMAT", "log_format"),
+];
+
+/// Why the settings are not usable. Every text names the setting and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A value has the wrong form.
+    #[error("{name}: {problem}")]
+    Invalid {
+        /// The variable, or the key of the file.
+        name: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// The file cannot be used.
+    #[error("settings file {path}: {problem}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+fn invalid(name: &str, problem: impl Into<String>) -> SettingsError {
+    SettingsError::Invalid { name: name.to_owned(), problem: problem.into() }
+}
+
+/// The values as they are written, with the defaults in one visible place.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Raw {
+    database_url: Option<SecretString>,
+    amqp_url: Option<SecretString>,
+    redis_url: Option<SecretString>,
+    openai_base_url: Option<String>,
+    openai_api_key: Option<SecretString>,
+    listen: String,
+    data_dir: Option<PathBuf>,
+    prefix: String,
+    api_keys: Option<SecretString>,
+    default_model: Option<String>,
+    worker_concurrency: u16,
+    lease_ms: u64,
+    heartbeat_ms: u64,
+    returned_after_ms: u64,
+    unclaimed_after_ms: u64,
+    drain_ms: u64,
+    max_attempts: u32,
+    keepalive_ms: u64,
+    max_queued_runs: u32,
+    max_body_bytes: usize,
+    database_connections: u32,
+    model_header_timeout_ms: u64,
+    model_idle_timeout_ms: u64,
+    model_total_timeout_ms: u64,
+    model_tries: u32,
+    live_ttl_ms: u64,
+    finished_ttl_ms: u64,
+    tool_timeout_ms: u64,
+    log: String,
+    log_format: LogFormat,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        Self {
+            database_url: None,
+            amqp_url: None,
+            redis_url: None,
+            openai_base_url: None,
+            openai_api_key: None,
+            listen: "127.0.0.1:8283".to_owned(),
+            data_dir: None,
+            prefix: "holdfast".to_owned(),
+            api_keys: None,
+            default_model: None,
+            worker_concurrency: 64,
+            lease_ms: 5_000,
+            heartbeat_ms: 500,
+            returned_after_ms: 1_200,
+            unclaimed_after_ms: 10_000,
+            drain_ms: 20_000,
+            max_attempts: 5,
+            keepalive_ms: 20_000,
+            max_queued_runs: 100,
+            max_body_bytes: 32 * 1024 * 1024,
+            database_connections: 10,
+            model_header_timeout_ms: 60_000,
+            model_idle_timeout_ms: 60_000,
+            model_total_timeout_ms: 600_000,
+            model_tries: 3,
+            live_ttl_ms: 24 * 60 * 60 * 1000,
+            finished_ttl_ms: 10 * 60 * 1000,
+            tool_timeout_ms: 180_000,
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// All settings, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Postgres; without it the store is a SQLite file in the data directory.
+    pub database_url: Option<SecretString>,
+    /// RabbitMQ; without it the queue is in this process.
+    pub amqp_url: Option<SecretString>,
+    /// Redis; without it the event log is a file in the data directory.
+    pub redis_url: Option<SecretString>,
+    /// Names of queues and keys begin with it, so that installations can share servers.
+    pub prefix: String,
+    /// Connections to the database, for each process.
+    pub database_connections: u32,
+    /// How long Redis keeps the events of a run that nobody writes to.
+    pub live_ttl: Duration,
+    /// How long Redis keeps the events of a run that has ended.
+    pub finished_ttl: Duration,
+    /// Settings of the API.
+    pub api: ApiSettings,
+    /// Settings of the worker.
+    pub worker: WorkerSettings,
+    /// Settings of the models.
+    pub models: ModelSettings,
+    /// Where `dev` keeps its data; `None` if there is no home to put it under.
+    pub data_dir: Option<PathBuf>,
+    /// Which log lines are written, as a `tracing` filter.
+    pub log: String,
+    /// How they look.
+    pub log_format: LogFormat,
+}
+
+/// Settings of the API.
+#[derive(Debug, Clone)]
+pub struct ApiSettings {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Bearer keys and whose they are; empty means open, on loopback only.
+    pub keys: Vec<(TenantId, SecretString)>,
+    /// Silence on a stream before a keepalive.
+    pub keepalive: Duration,
+    /// Most runs of one agent that are created or running.
+    pub max_queued_runs: u32,
+    /// Most bytes of a request body.
+    pub max_body_bytes: usize,
+}
+
+/// Settings of the worker.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// Runs at the same time.
+    pub concurrency: u16,
+    /// Silence of a worker after which anybody may take its runs.
+    pub lease: Duration,
+    /// Time between heartbeats.
+    pub heartbeat: Duration,
+    /// Silence that is enough when the broker gave the worker's delivery back.
+    pub returned_after: Duration,
+    /// How long a created run may wait before its hint is taken for lost.
+    pub unclaimed_after: Duration,
+    /// How long running steps may take to finish after SIGTERM.
+    pub drain: Duration,
+    /// Claims of a run without a committed step before it is given up.
+    pub max_attempts: u32,
+    /// Most time of a tool call.
+    pub tool_timeout: Duration,
+    /// Tries of a model call before its first delta.
+    pub model_tries: u32,
+}
+
+/// Settings of the models.
+#[derive(Debug, Clone)]
+pub struct ModelSettings {
+    /// An OpenAI-compatible server.
+    pub openai: Option<OpenAiSettings>,
+    /// Model of agents that name none.
+    pub default_model: Option<ModelHandle>,
+    /// Until the response headers of a model call.
+    pub header_timeout: Duration,
+    /// Between two chunks of an answer.
+    pub idle_timeout: Duration,
+    /// For a whole answer.
+    pub total_timeout: Duration,
+}
+
+/// An OpenAI-compatible server.
+#[derive(Debug, Clone)]
+pub struct OpenAiSettings {
+    /// Base URL, with a slash at the end.
+    pub base_url: String,
+    /// Key, if the server wants one.
+    pub api_key: Option<SecretString>,
+}
+
+/// The base URL when only a key is given.
+const OPENAI_BASE_URL: &str = "https://api.openai.com/v1/";
+
+/// What a command line says about settings; it wins over everything else.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Reads the settings: defaults, then `file`, then the environment, then the command line.
+    ///
+    /// # Errors
+    /// The first setting that is wrong, by its name.
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, SettingsError> {
+        let mut figment = Figment::new();
+        if let Some(path) = file {
+            let problem = |problem: String| SettingsError::File { path: path.to_path_buf(), problem };
+            let text = std::fs::read_to_string(path).map_err(|error| problem(error.to_string()))?;
+            figment = figment.merge(Toml::string(&text));
+        }
+        let mut raw = read(figment.merge(environment()), file)?;
+        raw.listen = overrides.listen.clone().unwrap_or(raw.listen);
+        raw.data_dir = overrides.data_dir.clone().or(raw.data_dir);
+        Self::check(raw)
+    }
+
+    fn check(raw: Raw) -> Result<Self, SettingsError> {
+        let raw = raw.without_blanks();
+        let is_prefix = |text: &str| {
+            !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        };
+        if !is_prefix(&raw.prefix) {
+            return Err(invalid("HOLDFAST_PREFIX", "use letters, digits, '-', '_' and '.', at least one"));
+        }
+        let api = raw.api()?;
+        let worker = raw.worker()?;
+        let models = raw.models()?;
+        Ok(Self {
+            api,
+            worker,
+            models,
+            database_connections: positive_u32("HOLDFAST_DATABASE_CONNECTIONS", raw.database_connections)?,
+            live_ttl: positive("HOLDFAST_LIVE_TTL_MS", raw.live_ttl_ms)?,
+            finished_ttl: positive("HOLDFAST_FINISHED_TTL_MS", raw.finished_ttl_ms)?,
+            database_url: raw.database_url,
+            amqp_url: raw.amqp_url,
+            redis_url: raw.redis_url,
+            prefix: raw.prefix,
+            data_dir: raw.data_dir.or_else(default_data_dir),
+            log: raw.log,
+            log_format: raw.log_format,
+        })
+    }
+}
+
+fn environment() -> Env {
+    let name_of = |variable: &str| VARIABLES.iter().find(|(name, _)| *name == variable).map(|(_, key)| *key);
+    Env::raw().filter_map(move |variable| name_of(&variable.as_str().to_uppercase()).map(Into::into)).lowercase(false)
+}
+
+fn read(figment: Figment, file: Option<&Path>) -> Result<Raw, SettingsError> {
+    figment.extract::<Raw>().map_err(|error| {
+        let key = error.path.first().cloned().unwrap_or_default();
+        let is_set = |name: &str| std::env::var_os(name).is_some();
+        let variable = VARIABLES.iter().find(|(name, of)| *of == key && is_set(name)).map(|(name, _)| *name);
+        // The kind alone: the whole error would repeat the value, which may be a secret.
+        let problem = match &error.kind {
+            figment::error::Kind::InvalidType(_, expected) => format!("expected {expected}"),
+            figment::error::Kind::UnknownVariant(_, expected) => format!("expected one of {}", expected.join(", ")),
+            figment::error::Kind::UnknownField(name, _) => format!("'{name}' is not a setting"),
+            kind => kind.to_string(),
+        };
+        match (variable, file) {
+            (Some(variable), _) => invalid(variable, problem),
+            (None, Some(path)) if key.is_empty() => SettingsError::File { path: path.to_path_buf(), problem },
+            (None, Some(path)) => {
+                SettingsError::File { path: path.to_path_buf(), problem: format!("{key}: {problem}") }
+            }
+            (None, None) => invalid(&key, problem),
+        }
+    })
+}
+
+/// `$XDG_DATA_HOME/holdfast`, else `~/.local/share/holdfast`.
+fn default_data_dir() -> Option<PathBuf> {
+    let directory = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = directory("XDG_DATA_HOME").or_else(|| directory("HOME").map(|home| home.join(".local/share")))?;
+    Some(base.join("holdfast"))
+}
+
+fn positive(name: &str, milliseconds: u64) -> Result<Duration, SettingsError> {
+    if milliseconds == 0 { Err(invalid(name, "must be at least 1")) } else { Ok(Duration::from_millis(milliseconds)) }
+}
+
+fn positive_u32(name: &str, value: u32) -> Result<u32, SettingsError> {
+    if value == 0 { Err(invalid(name, "must be at least 1")) } else { Ok(value) }
+}
+
+impl Raw {
+    /// An empty text is no value: `OPENAI_API_KEY=` in a compose file means that there is none.
+    fn without_blanks(mut self) -> Self {
+        use secrecy::ExposeSecret;
+        let keep = |secret: &SecretString| !secret.expose_secret().trim().is_empty();
+        self.database_url = self.database_url.filter(keep);
+        self.amqp_url = self.amqp_url.filter(keep);
+        self.redis_url = self.redis_url.filter(keep);
+        self.openai_api_key = self.openai_api_key.filter(keep);
+        self.api_keys = self.api_keys.filter(keep);
+        self.openai_base_url = self.openai_base_url.filter(|url| !url.trim().is_empty());
+        self.default_model = self.default_model.filter(|model| !model.trim().is_empty());
+        self.data_dir = self.data_dir.filter(|path| !path.as_os_str().is_empty());
+        self
+    }
+
+    fn api(&self) -> Result<ApiSettings, SettingsError> {
+        let listen: SocketAddr = self
+            .listen
+            .parse()
+            .map_err(|_| invalid("HOLDFAST_LISTEN", "expected ADDRESS:PORT, for example 127.0.0.1:8283"))?;
+        let keys = self.keys()?;
+        if keys.is_empty() && !listen.ip().is_loopback() {
+            return Err(invalid(
+                "HOLDFAST_LISTEN",
+                format!(
+                    "{listen} can be reached from other machines, but no API key is set: set HOLDFAST_API_KEYS to one \
+                     or more long random keys, or listen on 127.0.0.1"
+                ),
+            ));
+        }
+        if self.max_body_bytes == 0 {
+            return Err(invalid("HOLDFAST_MAX_BODY_BYTES", "must be at least 1"));
+        }
+        Ok(ApiSettings {
+            listen,
+            keys,
+            keepalive: positive("HOLDFAST_KEEPALIVE_MS", self.keepalive_ms)?,
+            max_queued_runs: positive_u32("HOLDFAST_MAX_QUEUED_RUNS", self.max_queued_runs)?,
+            max_body_bytes: self.max_body_bytes,
+        })
+    }
+
+    /// `KEY` or `TENANT=KEY`, comma-separated.
+    fn keys(&self) -> Result<Vec<(TenantId, SecretString)>, SettingsError> {
+        use secrecy::ExposeSecret;
+        let Some(keys) = &self.api_keys else { return Ok(Vec::new()) };
+        let entries = keys.expose_secret().split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        entries
+            .map(|entry| {
+                let (tenant, key) = match entry.split_once('=') {
+                    Some((tenant, key)) => (TenantId::parse(tenant), key),
+                    None => (Some(TenantId::default()), entry),
+                };
+                let problem = "expected KEY or TENANT=KEY, separated by commas; a tenant has 1 to 64 letters, digits, \
+                               '-' or '_', and a key at least 8 characters";
+                match tenant {
+                    Some(tenant) if key.len() >= 8 => Ok((tenant, SecretString::from(key.to_owned()))),
+                    _ => Err(invalid("HOLDFAST_API_KEYS", problem)),
+                }
+            })
+            .collect()
+    }
+
+    fn worker(&self) -> Result<WorkerSettings, SettingsError> {
+        let heartbeat = positive("HOLDFAST_HEARTBEAT_MS", self.heartbeat_ms)?;
+        let lease = positive("HOLDFAST_LEASE_MS", self.lease_ms)?;
+        let returned_after = positive("HOLDFAST_RETURNED_AFTER_MS", self.returned_after_ms)?;
+        if returned_after < heartbeat * 2 {
+            let least = (heartbeat * 2).as_millis();
+            let problem =
+                format!("must be at least twice HOLDFAST_HEARTBEAT_MS, here {least}, or live workers lose runs");
+            return Err(invalid("HOLDFAST_RETURNED_AFTER_MS", problem));
+        }
+        if lease < returned_after {
+            return Err(invalid("HOLDFAST_LEASE_MS", "must not be shorter than HOLDFAST_RETURNED_AFTER_MS"));
+        }
+        if self.worker_concurrency == 0 {
+            return Err(invalid("HOLDFAST_WORKER_CONCURRENCY", "must be at least 1"));
+        }
+        Ok(WorkerSettings {
+            concurrency: self.worker_concurrency,
+            lease,
+            heartbeat,
+            returned_after,
+            unclaimed_after: positive("HOLDFAST_UNCLAIMED_AFTER_MS", self.unclaimed_after_ms)?,
+            drain: Duration::from_millis(self.drain_ms),
+            max_attempts: positive_u32("HOLDFAST_MAX_ATTEMPTS", self.max_attempts)?,
+            tool_timeout: positive("HOLDFAST_TOOL_TIMEOUT_MS", self.tool_timeout_ms)?,
+            model_tries: positive_u32("HOLDFAST_MODEL_TRIES", self.model_tries)?,
+        })
+    }
+
+    fn models(&self) -> Result<ModelSettings, SettingsError> {
+        let base_url = match (&self.openai_base_url, &self.openai_api_key) {
+            (Some(url), _) => Some(base_url(url)?),
+            (None, Some(_)) => Some(OPENAI_BASE_URL.to_owned()),
+            (None, None) => None,
+        };
+        let default_model = match &self.default_model {
+            Some(text) => Some(ModelHandle::parse(text).ok_or_else(|| {
+                invalid("HOLDFAST_DEFAULT_MODEL", "expected PROVIDER/MODEL, for example openai/gpt-4o-mini")
+            })?),
+            None => None,
+        };
+        Ok(ModelSettings {
+            openai: base_url.map(|base_url| OpenAiSettings { base_url, api_key: self.openai_api_key.clone() }),
+            default_model,
+            header_timeout: positive("HOLDFAST_MODEL_HEADER_TIMEOUT_MS", self.model_header_timeout_ms)?,
+            idle_timeout: positive("HOLDFAST_MODEL_IDLE_TIMEOUT_MS", self.model_idle_timeout_ms)?,
+            total_timeout: positive("HOLDFAST_MODEL_TOTAL_TIMEOUT_MS", self.model_total_timeout_ms)?,
+        })
+    }
+}
+
+/// Clients append paths to it, so it must end in a slash or its last segment is lost.
+fn base_url(text: &str) -> Result<String, SettingsError> {
+    let text = text.trim();
+    if !(text.starts_with("http://") || text.starts_with("https://")) {
+        return Err(invalid("OPENAI_BASE_URL", "expected a URL such as http://127.0.0.1:11434/v1"));
+    }
+    Ok(format!("{}/", text.trim_end_matches('/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_toml(text: &str) -> Result<Settings, SettingsError> {
+        Settings::check(read(Figment::new().merge(Toml::string(text)), Some(Path::new("holdfast.toml")))?)
+    }
+
+    #[test]
+    fn defaults_are_usable_and_stay_on_loopback() {
+        let settings = from_toml("").expect("defaults");
+        assert!(settings.api.listen.ip().is_loopback());
+        assert_eq!(settings.api.listen.port(), 8283);
+        assert!(settings.models.openai.is_none());
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_by_name() {
+        for (text, name) in [
+            ("listen = \"here\"", "HOLDFAST_LISTEN"),
+            ("listen = \"0.0.0.0:8283\"", "HOLDFAST_API_KEYS"),
+            ("api_keys = \"a b=12345678\"", "HOLDFAST_API_KEYS"),
+            ("api_keys = \"short\"", "HOLDFAST_API_KEYS"),
+            ("prefix = \"a b\"", "HOLDFAST_PREFIX"),
+            ("heartbeat_ms = 0", "HOLDFAST_HEARTBEAT_MS"),
+            ("heartbeat_ms = 1000", "HOLDFAST_RETURNED_AFTER_MS"),
+            ("lease_ms = 1000", "HOLDFAST_LEASE_MS"),
+            ("worker_concurrency = 0", "HOLDFAST_WORKER_CONCURRENCY"),
+            ("openai_base_url = \"localhost\"", "OPENAI_BASE_URL"),
+            ("default_model = \"gpt\"", "HOLDFAST_DEFAULT_MODEL"),
+            ("lease_ms = \"long\"", "lease_ms"),
+            ("nonsense = 1", "nonsense"),
+        ] {
+            let error = from_toml(text).expect_err(text).to_string();
+            assert!(error.contains(name), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn keys_belong_to_tenants() {
+        let settings = from_toml("api_keys = \"secret-one, team=secret-two\"").expect("valid");
+        let tenants: Vec<_> = settings.api.keys.iter().map(|(tenant, _)| tenant.as_str()).collect();
+        assert_eq!(tenants, ["default", "team"]);
+        assert!(!format!("{settings:?}").contains("secret-one"));
+    }
+
+    #[test]
+    fn a_base_url_ends_in_one_slash() {
+        for url in ["http://127.0.0.1:1/v1", "http://127.0.0.1:1/v1/", " http://127.0.0.1:1/v1// "] {
+            let settings = from_toml(&format!("openai_base_url = \"{url}\"")).expect("valid");
+            assert_eq!(settings.models.openai.expect("a server").base_url, "http://127.0.0.1:1/v1/");
+        }
+    }
+}

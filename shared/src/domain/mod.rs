@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod block;
+pub mod builtin_tools;
 pub mod event;
 pub mod ids;
 pub mod lease;

@@ -216,3 +216,145 @@ impl<'a> ErrorEvent<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::ids::{Id, StepId};
+    use crate::domain::message::{Answer, AnswerPart, MessageType};
+    use crate::domain::run::ErrorType;
+    use crate::domain::tool::{ToolCall, ToolReturn};
+    use crate::domain::usage::Usage;
+    use crate::wire::message::{SliceHead, answer_slices, call_delta, returns_slice};
+
+    const UUID: Uuid = Uuid::from_u128(0x6612_baae_74a3_460d_9bfb_4c94_1f64_cd2d);
+    const ID: &str = "6612baae-74a3-460d-9bfb-4c941f64cd2d";
+
+    fn encoder(attachment: Attachment) -> Encoder {
+        Encoder::new(RunId::from_uuid(UUID), attachment, SeqId::START)
+    }
+
+    fn head() -> SliceHead {
+        SliceHead {
+            message: MessageId::from_uuid(UUID),
+            date: chrono::DateTime::UNIX_EPOCH,
+            step: Some(StepId::from_uuid(UUID)),
+            run: Some(RunId::from_uuid(UUID)),
+        }
+    }
+
+    fn text(event: &Event) -> String {
+        String::from_utf8(event.frame.to_vec()).expect("UTF-8").replace(ID, "ID")
+    }
+
+    /// The fields that all messages have, as api/02 §3 orders them.
+    fn common(message_type: &str, name: &str, otid: &str, seq: &str) -> String {
+        format!(
+            "data: {{\"id\":\"message-ID\",\"date\":\"1970-01-01T00:00:00+00:00\",\"name\":{name},\"message_type\":\
+             \"{message_type}\",\"otid\":\"{otid}\",\"sender_id\":null,\"step_id\":\"step-ID\",\"is_err\":null,\
+             \"seq_id\":{seq},\"run_id\":\"run-ID\","
+        )
+    }
+
+    #[test]
+    fn a_ping_has_the_common_fields_only() {
+        let mut encoder = encoder(Attachment::Background);
+        let ping = encoder.ping(PingId::from_uuid(UUID), chrono::DateTime::UNIX_EPOCH);
+        assert_eq!(
+            text(&ping),
+            "data: {\"id\":\"ping-ID\",\"date\":\"1970-01-01T00:00:00+00:00\",\"name\":null,\"message_type\":\"ping\",\
+             \"otid\":null,\"sender_id\":null,\"step_id\":null,\"is_err\":null,\"seq_id\":1,\"run_id\":\"run-ID\"}\n\n"
+        );
+        let notice = encoder.superseded(PingId::from_uuid(UUID), chrono::DateTime::UNIX_EPOCH, &[head().message]);
+        assert!(text(&notice).ends_with("\"superseded_message_ids\":[\"message-ID\"]}\n\n"));
+    }
+
+    #[test]
+    fn an_answer_gives_slices_that_share_the_id_and_differ_in_otid() {
+        let answer = Answer {
+            parts: vec![
+                AnswerPart::Reasoning { text: "Hm.".to_owned(), signature: Some("proof".to_owned()) },
+                AnswerPart::Text("Å \"quote\"".to_owned()),
+            ],
+            calls: vec![ToolCall { id: "c1".to_owned(), name: "look".to_owned(), arguments: "{\"x\": 1}".to_owned() }],
+        };
+        let mut encoder = encoder(Attachment::Background);
+        let events: Vec<_> =
+            answer_slices(&head(), &answer).into_iter().filter_map(|shown| encoder.message(shown)).collect();
+        let otid = |end: &str| format!("6612baae-74a3-460d-9bfb-4c941f64cd{end}");
+        let call = "{\"name\":\"look\",\"arguments\":\"{\\\"x\\\": 1}\",\"tool_call_id\":\"c1\"}";
+        let expected = [
+            common("reasoning_message", "null", &otid("00"), "1")
+                + "\"source\":\"reasoner_model\",\"reasoning\":\"Hm.\",\"signature\":\"proof\"}\n\n",
+            common("assistant_message", "null", &otid("01"), "2") + "\"content\":\"Å \\\"quote\\\"\"}\n\n",
+            common("tool_call_message", "null", &otid("7f"), "3")
+                + &format!("\"tool_call\":{call},\"tool_calls\":[{call}]}}\n\n"),
+        ];
+        assert_eq!(events.iter().map(text).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_delta_of_a_call_stands_in_both_fields_and_never_as_a_list() {
+        let mut encoder = encoder(Attachment::Foreground);
+        let shown = head().slice(0, MessageType::ToolCallMessage, call_delta("c1", None, Some("{\"x")));
+        let event = encoder.message(shown).expect("shown");
+        let delta = "{\"name\":null,\"arguments\":\"{\\\"x\",\"tool_call_id\":\"c1\"}";
+        let expected = common("tool_call_message", "null", "6612baae-74a3-460d-9bfb-4c941f64cd00", "null")
+            + &format!("\"tool_call\":{delta},\"tool_calls\":{delta}}}\n\n");
+        assert_eq!(text(&event), expected);
+    }
+
+    #[test]
+    fn returns_repeat_the_first_in_front() {
+        let call = ToolCall { id: "c1".to_owned(), name: "look".to_owned(), arguments: String::new() };
+        let returns = [ToolReturn::success(&call, "4".to_owned()), ToolReturn::error(&call, "no".to_owned())];
+        let mut encoder = encoder(Attachment::Background);
+        let event = returns_slice(&head(), &returns).and_then(|shown| encoder.message(shown)).expect("shown");
+        let entry = |text: &str, status: &str| {
+            format!(
+                "{{\"type\":\"tool\",\"tool_return\":\"{text}\",\"status\":\"{status}\",\"tool_call_id\":\"c1\",\
+                 \"stdout\":null,\"stderr\":null}}"
+            )
+        };
+        let expected = common("tool_return_message", "\"look\"", "6612baae-74a3-460d-9bfb-4c941f64cd00", "1")
+            + &format!(
+                "\"tool_return\":\"4\",\"status\":\"success\",\"tool_call_id\":\"c1\",\"stdout\":null,\
+                 \"stderr\":null,\"tool_returns\":[{},{}]}}\n\n",
+                entry("4", "success"),
+                entry("no", "error"),
+            );
+        assert_eq!(text(&event), expected);
+    }
+
+    #[test]
+    fn the_end_is_in_order_and_hides_its_numbers_but_the_errors() {
+        let error = RunError {
+            error_type: ErrorType::LlmTimeout,
+            message: "Late.".to_owned(),
+            detail: None,
+            provider_status: None,
+        };
+        let usage = RunUsage {
+            sum: Usage { completion_tokens: 2, prompt_tokens: 3, total_tokens: 5, ..Usage::default() },
+            step_count: 1,
+            context_tokens: Some(5),
+        };
+        let end = encoder(Attachment::Background).end(&Outcome::failed(error), &usage);
+        let expected = [
+            "data: {\"message_type\":\"stop_reason\",\"stop_reason\":\"llm_api_error\"}\n\n",
+            "data: {\"message_type\":\"usage_statistics\",\"completion_tokens\":2,\"prompt_tokens\":3,\
+             \"total_tokens\":5,\"step_count\":1,\"run_ids\":[\"run-ID\"],\"cached_input_tokens\":null,\
+             \"cache_write_tokens\":null,\"reasoning_tokens\":null,\"context_tokens\":5}\n\n",
+            "event: error\ndata: {\"message_type\":\"error_message\",\"run_id\":\"run-ID\",\"error_type\":\
+             \"llm_timeout\",\"message\":\"Late.\",\"detail\":null,\"seq_id\":3}\n\n",
+            "data: [DONE]\n\n",
+        ];
+        assert_eq!(end.iter().map(text).collect::<Vec<_>>(), expected);
+        assert_eq!(end.iter().map(|event| event.seq.get()).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        let stopped = encoder(Attachment::Foreground).end(&Outcome::stopped(StopReason::EndTurn), &usage);
+        assert_eq!(stopped.len(), 3);
+        assert!(text(&stopped[1]).contains("\"run_ids\":null"));
+    }
+}

@@ -277,7 +277,7 @@ pub fn answer_slices<'a>(head: &SliceHead, answer: &'a Answer) -> Vec<Shown<'a>>
     let calls: Vec<_> = answer.calls.iter().map(shown_call).collect();
     if let Some(first) = calls.first() {
         let own = Own::Calls { tool_call: *first, tool_calls: calls };
-        shown.push(head.slice(place(shown.len()), MessageType::ToolCallMessage, own));
+        shown.push(head.slice(CALLS_PLACE, MessageType::ToolCallMessage, own));
     }
     shown
 }
@@ -314,10 +314,14 @@ fn shown_return(tool_return: &ToolReturn) -> ShownReturn<'_> {
     }
 }
 
-/// The place of a slice, which has seven bits; an answer with more parts shares the last one.
+/// The place of the slice that holds an answer's tool calls. It is fixed, since a stream shows the first call before it
+/// knows how many other parts the answer will have, and lists must show the same identity.
+pub const CALLS_PLACE: u8 = 0x7f;
+
+/// The place of a part of an answer; one with very many parts shares the last place.
 #[must_use]
 pub fn place(count: usize) -> u8 {
-    u8::try_from(count).unwrap_or(u8::MAX).min(0x7f)
+    u8::try_from(count).unwrap_or(u8::MAX).min(CALLS_PLACE - 1)
 }
 
 /// The kind of event that shows a message of this type; `None` for types that occur only in lists.

@@ -1,0 +1,248 @@
+//! The tools that the server brings along: what a model is told of them, and which agents get them.
+//!
+//! What they do is the worker's; the API lists them on agents, so their words and ids stand here.
+
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::ids::{Id as _, ToolId};
+use super::tool::ToolSpec;
+
+/// Finds earlier messages of the agent.
+pub const CONVERSATION_SEARCH: &str = "conversation_search";
+/// Inserts lines into a block.
+pub const MEMORY_INSERT: &str = "memory_insert";
+/// Replaces one piece of a block.
+pub const MEMORY_REPLACE: &str = "memory_replace";
+/// Replaces a block's whole value.
+pub const MEMORY_RETHINK: &str = "memory_rethink";
+/// Appends to a block.
+pub const CORE_MEMORY_APPEND: &str = "core_memory_append";
+/// Replaces all occurrences in a block.
+pub const CORE_MEMORY_REPLACE: &str = "core_memory_replace";
+
+/// A tool that the server brings along.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BuiltinTool {
+    /// Its id, the same on every server.
+    pub id: ToolId,
+    /// What a model is told.
+    pub spec: ToolSpec,
+    /// The contract's word for its kind (api/04 §2, `tool_type`).
+    pub tool_type: &'static str,
+    /// The agent types that get it without asking.
+    pub default_for: &'static [&'static str],
+    /// Whether calls of it may run at the same time as others.
+    pub is_parallel: bool,
+}
+
+/// All of them; the order is also that of an agent's default tools.
+static TOOLS: LazyLock<Vec<BuiltinTool>> = LazyLock::new(registry);
+
+/// All built-in tools.
+#[must_use]
+pub fn all() -> &'static [BuiltinTool] {
+    &TOOLS
+}
+
+/// The built-in tool of that name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static BuiltinTool> {
+    all().iter().find(|tool| tool.spec.name == name)
+}
+
+/// The built-in tool of that id.
+#[must_use]
+pub fn by_id(id: ToolId) -> Option<&'static BuiltinTool> {
+    all().iter().find(|tool| tool.id == id)
+}
+
+/// Names of the tools that an agent of this type gets without asking.
+#[must_use]
+pub fn defaults(agent_type: &str) -> Vec<&'static str> {
+    all().iter().filter(|tool| tool.default_for.contains(&agent_type)).map(|tool| tool.spec.name.as_str()).collect()
+}
+
+/// The kind of the tools that every agent can have.
+const CORE: &str = "letta_core";
+/// The kind of the tools that reorganise memory.
+const SLEEPTIME: &str = "letta_sleeptime_core";
+
+fn registry() -> Vec<BuiltinTool> {
+    vec![
+        BuiltinTool {
+            id: id(0xcca6_b530_c334_4062_b76a_45e8_5c7b_ce1a),
+            spec: spec(
+                CONVERSATION_SEARCH,
+                "Looks through this agent's own message history, including what is no longer in context, and gives \
+                 the newest matches first.",
+                &[
+                    ("query", text("Words that a message has to contain. Without it, only the other filters count.")),
+                    (
+                        "roles",
+                        json!({
+                            "type": "array",
+                            "items": {"type": "string", "enum": ["assistant", "user", "tool"]},
+                            "description": "Whose messages to look at; user and assistant if left out.",
+                        }),
+                    ),
+                    ("limit", json!({"type": "integer", "description": "How many results at most, 5 if left out."})),
+                    (
+                        "start_date",
+                        text("Nothing older than this moment or day: YYYY-MM-DD or YYYY-MM-DDTHH:MM, itself included."),
+                    ),
+                    (
+                        "end_date",
+                        text("Nothing newer than this moment or day: YYYY-MM-DD or YYYY-MM-DDTHH:MM, itself included."),
+                    ),
+                ],
+                &[],
+            ),
+            tool_type: CORE,
+            default_for: &["letta_v1_agent", "memgpt_v2_agent", "memgpt_agent"],
+            is_parallel: true,
+        },
+        BuiltinTool {
+            id: id(0x7159_afce_8155_4c93_9bf0_61e7_8de6_e349),
+            spec: spec(
+                MEMORY_INSERT,
+                "Puts new lines into one of your memory blocks, at a place you choose, and leaves the rest as it is.",
+                &[
+                    ("label", text("Which block, by its label.")),
+                    ("new_string", text("What to put in. Do not write line numbers in front.")),
+                    (
+                        "insert_line",
+                        json!({
+                            "type": "integer",
+                            "description": "The line after which it goes in: 0 for the very start, -1 for the very end.",
+                            "default": -1,
+                        }),
+                    ),
+                ],
+                &["label", "new_string"],
+            ),
+            tool_type: CORE,
+            default_for: &["letta_v1_agent", "memgpt_v2_agent", "sleeptime_agent"],
+            is_parallel: false,
+        },
+        BuiltinTool {
+            id: id(0x2ef3_1b5e_5935_4955_8234_ea7c_7318_f670),
+            spec: spec(
+                MEMORY_REPLACE,
+                "Swaps one passage of a memory block for another. The passage has to stand in the block once and only \
+                 once, so quote enough of it to be unmistakable.",
+                &[
+                    ("label", text("Which block, by its label.")),
+                    ("old_string", text("The passage as it stands there, letter by letter and without line numbers.")),
+                    ("new_string", text("What stands there afterwards; an empty text removes the passage.")),
+                ],
+                &["label", "old_string", "new_string"],
+            ),
+            tool_type: CORE,
+            default_for: &["letta_v1_agent", "memgpt_v2_agent", "sleeptime_agent"],
+            is_parallel: false,
+        },
+        BuiltinTool {
+            id: id(0x5a3f_bc7a_dc1a_4ea9_ab78_4cdd_9e4e_b266),
+            spec: spec(
+                MEMORY_RETHINK,
+                "Writes a memory block anew from start to end. For small changes use memory_replace or memory_insert.",
+                &[
+                    ("label", text("Which block, by its label.")),
+                    ("new_memory", text("Everything that the block holds from now on.")),
+                ],
+                &["label", "new_memory"],
+            ),
+            tool_type: SLEEPTIME,
+            default_for: &["sleeptime_agent"],
+            is_parallel: false,
+        },
+        BuiltinTool {
+            id: id(0x028f_f23e_b822_419b_9fb8_9b77_7632_1fb6),
+            spec: spec(
+                CORE_MEMORY_APPEND,
+                "Adds a text below what a memory block already holds.",
+                &[("label", text("Which block, by its label.")), ("content", text("What to add."))],
+                &["label", "content"],
+            ),
+            tool_type: CORE,
+            default_for: &["memgpt_agent"],
+            is_parallel: false,
+        },
+        BuiltinTool {
+            id: id(0x8343_84f7_492c_403f_b565_0208_6d28_08dc),
+            spec: spec(
+                CORE_MEMORY_REPLACE,
+                "Swaps a passage of a memory block for another, everywhere it occurs in that block.",
+                &[
+                    ("label", text("Which block, by its label.")),
+                    ("old_content", text("The passage as it stands there, letter by letter.")),
+                    ("new_content", text("What stands there afterwards; an empty text removes the passage.")),
+                ],
+                &["label", "old_content", "new_content"],
+            ),
+            tool_type: CORE,
+            default_for: &["memgpt_agent"],
+            is_parallel: false,
+        },
+    ]
+}
+
+fn id(number: u128) -> ToolId {
+    ToolId::from_uuid(Uuid::from_u128(number))
+}
+
+fn text(description: &str) -> Value {
+    json!({"type": "string", "description": description})
+}
+
+fn spec(name: &str, description: &str, properties: &[(&str, Value)], required: &[&str]) -> ToolSpec {
+    let properties: serde_json::Map<String, Value> =
+        properties.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
+    ToolSpec {
+        name: name.to_owned(),
+        description: description.to_owned(),
+        parameters: json!({"type": "object", "properties": properties, "required": required}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tool_has_an_id_of_its_own_that_reads_back() {
+        for tool in all() {
+            let read: ToolId = tool.id.to_string().parse().expect("a valid id");
+            assert_eq!(by_id(read), Some(tool));
+            assert_eq!(by_name(&tool.spec.name), Some(tool));
+            assert_eq!(all().iter().filter(|other| other.id == tool.id).count(), 1, "{}", tool.spec.name);
+        }
+    }
+
+    #[test]
+    fn default_tools_by_agent_type() {
+        for (agent_type, names) in [
+            ("letta_v1_agent", vec![CONVERSATION_SEARCH, MEMORY_INSERT, MEMORY_REPLACE]),
+            ("memgpt_v2_agent", vec![CONVERSATION_SEARCH, MEMORY_INSERT, MEMORY_REPLACE]),
+            ("memgpt_agent", vec![CONVERSATION_SEARCH, CORE_MEMORY_APPEND, CORE_MEMORY_REPLACE]),
+            ("sleeptime_agent", vec![MEMORY_INSERT, MEMORY_REPLACE, MEMORY_RETHINK]),
+            ("react_agent", vec![]),
+        ] {
+            assert_eq!(defaults(agent_type), names, "{agent_type}");
+        }
+    }
+
+    #[test]
+    fn required_arguments_are_described() {
+        for tool in all() {
+            let properties = tool.spec.parameters["properties"].as_object().expect("properties");
+            for required in tool.spec.parameters["required"].as_array().expect("required") {
+                assert!(properties.contains_key(required.as_str().expect("a name")), "{}", tool.spec.name);
+            }
+            assert!(properties.values().all(|schema| schema["description"].is_string()), "{}", tool.spec.name);
+        }
+    }
+}

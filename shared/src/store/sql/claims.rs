@@ -1,0 +1,267 @@
+//! Claims, their fence, and the heartbeats that keep them.
+
+use std::time::Duration;
+
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::{
+    Adapter, Conn, Row, agents, document, duration_micros, id, messages, moment, optional_id, outbox, runs, seq,
+};
+use crate::domain::Timestamp;
+use crate::domain::agent::AgentSettings;
+use crate::domain::ids::{AgentId, Id as _, MessageId, RunId, StepId, WorkerId};
+use crate::domain::lease::{Lease, LeaseEpoch, TakeoverAfter};
+use crate::domain::message::Body;
+use crate::domain::position::SeqId;
+use crate::domain::run::{Run, RunState};
+use crate::domain::step::{OpenStep, RecordedAnswer};
+use crate::domain::tool::ToolReturn;
+use crate::ports::store::{Claim, Claimed, Context, Heartbeat, OutboxEntry, StoreError};
+use crate::store::values::{self, micros, unsigned};
+
+/// The shortest time after which asking again makes sense.
+const SHORTEST_HOLD: Duration = Duration::from_millis(50);
+
+/// What a fenced transaction knows of its run.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    /// The run.
+    pub(super) run: RunId,
+    /// Its agent.
+    pub(super) agent: AgentId,
+    /// The last archived event.
+    pub(super) archived: SeqId,
+    /// When it was accepted.
+    pub(super) created_at: Timestamp,
+    /// The trace of its request.
+    pub(super) trace: Option<String>,
+}
+
+impl Held {
+    pub(super) fn read(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            run: id(row, "id")?,
+            agent: id(row, "agent_id")?,
+            archived: seq(row, "archived")?,
+            created_at: moment(row, "created_at")?,
+            trace: row.try_get("trace")?,
+        })
+    }
+}
+
+/// Checks a lease and locks its run until the end of the transaction, so that no claim comes between check and write.
+pub(super) async fn fence(conn: &mut Conn, lease: &Lease) -> Result<Held, StoreError> {
+    let row = sqlx::query(concat!(
+        "SELECT id, agent_id, archived, created_at, trace FROM runs \
+         WHERE id = $1 AND epoch = $2 AND worker_id = $3 AND status = 'running'",
+        for_update!()
+    ))
+    .bind(lease.run.uuid())
+    .bind(lease.epoch.get())
+    .bind(lease.worker.uuid())
+    .fetch_optional(conn)
+    .await?;
+    Held::read(&row.ok_or(StoreError::Fenced)?)
+}
+
+pub(super) async fn heartbeat(store: &Adapter, worker: WorkerId) -> Result<Heartbeat, StoreError> {
+    sqlx::query(concat!(
+        "INSERT INTO workers (id, heartbeat_at) VALUES ($1, ",
+        now!(),
+        ") ON CONFLICT (id) DO UPDATE SET heartbeat_at = excluded.heartbeat_at"
+    ))
+    .bind(worker.uuid())
+    .execute(store.writer())
+    .await?;
+    let rows = sqlx::query("SELECT id FROM runs WHERE worker_id = $1 AND cancel_requested_at IS NOT NULL")
+        .bind(worker.uuid())
+        .fetch_all(store.reader())
+        .await?;
+    Ok(Heartbeat { cancelled: rows.iter().map(|row| id(row, "id")).collect::<Result<_, _>>()? })
+}
+
+pub(super) async fn retire(store: &Adapter, worker: WorkerId) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM workers WHERE id = $1").bind(worker.uuid()).execute(store.writer()).await?;
+    Ok(())
+}
+
+pub(super) async fn claim(
+    store: &Adapter,
+    run: RunId,
+    worker: WorkerId,
+    after: TakeoverAfter,
+    now: Timestamp,
+) -> Result<Claim, StoreError> {
+    let mut tx = store.begin().await?;
+    // The lock comes first and alone: what the next statement sees is then as new as the run's row.
+    let row = sqlx::query(concat!(
+        "SELECT arrival, worker_id, epoch, attempts, ",
+        run_columns!(),
+        " FROM runs WHERE id = $1",
+        for_update!()
+    ))
+    .bind(run.uuid())
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(row) = row else { return Ok(Claim::Gone) };
+    let run = runs::read(&row)?;
+    if run.state.has_ended() {
+        return Ok(Claim::Gone);
+    }
+    if let Some(refusal) = refusal(&mut tx, &row, &run, after).await? {
+        return Ok(refusal);
+    }
+    let claimed = take(&mut tx, &row, run, worker, now).await?;
+    tx.commit().await?;
+    Ok(Claim::Claimed(Box::new(claimed)))
+}
+
+/// Why a run that is not over cannot be taken now, if so.
+async fn refusal(conn: &mut Conn, row: &Row, run: &Run, after: TakeoverAfter) -> Result<Option<Claim>, StoreError> {
+    let facts = sqlx::query(concat!(
+        "SELECT ",
+        now!(),
+        " AS now, (SELECT heartbeat_at FROM workers WHERE id = $1) AS heartbeat_at, \
+         EXISTS (SELECT 1 FROM runs WHERE agent_id = $2 AND arrival < $3 AND status IN ('created', 'running')) \
+         AS is_blocked"
+    ))
+    .bind(row.try_get::<Option<Uuid>, _>("worker_id")?)
+    .bind(run.agent_id.uuid())
+    .bind(row.try_get::<i64, _>("arrival")?)
+    .fetch_one(conn)
+    .await?;
+    if let Some(heartbeat_at) = facts.try_get::<Option<i64>, _>("heartbeat_at")? {
+        let age = facts.try_get::<i64, _>("now")? - heartbeat_at;
+        let remaining = duration_micros(after.0).saturating_sub(age);
+        if remaining > 0 {
+            let remaining = Duration::from_micros(remaining.unsigned_abs());
+            return Ok(Some(Claim::Held(remaining.max(SHORTEST_HOLD))));
+        }
+    }
+    Ok(facts.try_get::<bool, _>("is_blocked")?.then_some(Claim::Blocked))
+}
+
+async fn take(conn: &mut Conn, row: &Row, run: Run, worker: WorkerId, now: Timestamp) -> Result<Claimed, StoreError> {
+    let epoch = row.try_get::<i64, _>("epoch")? + 1;
+    let attempts = row.try_get::<i64, _>("attempts")? + 1;
+    sqlx::query(
+        "UPDATE runs SET status = 'running', epoch = $2, attempts = $3, worker_id = $4, \
+         started_at = coalesce(started_at, $5), hinted_at = NULL WHERE id = $1",
+    )
+    .bind(run.id.uuid())
+    .bind(epoch)
+    .bind(attempts)
+    .bind(worker.uuid())
+    .bind(micros(now))
+    .execute(&mut *conn)
+    .await?;
+    let (steps_done, open_step) = if run.state == RunState::Created {
+        enter_context(conn, &run).await?;
+        (0, None)
+    } else {
+        (steps_done(conn, run.id).await?, open_step(conn, run.id).await?)
+    };
+    Ok(Claimed {
+        lease: Lease { run: run.id, worker, epoch: LeaseEpoch::new(epoch) },
+        run: Run { state: RunState::Running, ..run },
+        attempts: unsigned(attempts)?,
+        steps_done,
+        open_step,
+    })
+}
+
+/// The input of a run enters the context with the first claim, so that the run before it does not see it.
+async fn enter_context(conn: &mut Conn, run: &Run) -> Result<(), StoreError> {
+    let agent = sqlx::query(concat!("SELECT settings, last_position FROM agents WHERE id = $1", for_update!()))
+        .bind(run.agent_id.uuid())
+        .fetch_one(&mut *conn)
+        .await?;
+    let settings: AgentSettings = document(&agent, "settings")?;
+    if settings.message_buffer_autoclear {
+        messages::clear_context(conn, run.agent_id).await?;
+    }
+    messages::bring_in_input(conn, run.agent_id, run.id, agent.try_get("last_position")?).await
+}
+
+async fn steps_done(conn: &mut Conn, run: RunId) -> Result<u32, StoreError> {
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM steps WHERE run_id = $1 AND status <> 'pending'")
+        .bind(run.uuid())
+        .fetch_one(conn)
+        .await?;
+    unsigned(count)
+}
+
+/// The step that is under way, with what is recorded of it.
+pub(super) async fn open_step(conn: &mut Conn, run: RunId) -> Result<Option<OpenStep>, StoreError> {
+    let row = sqlx::query(
+        "SELECT steps.id, steps.number, steps.started_at, steps.usage, steps.answer_id, messages.body \
+         FROM steps LEFT JOIN messages ON messages.id = steps.answer_id \
+         WHERE steps.run_id = $1 AND steps.status = 'pending'",
+    )
+    .bind(run.uuid())
+    .fetch_optional(&mut *conn)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let step: StepId = id(&row, "id")?;
+    let answer = match optional_id::<MessageId>(&row, "answer_id")? {
+        None => None,
+        Some(message_id) => {
+            let Body::Assistant(answer) = document(&row, "body")? else {
+                return Err(StoreError::Corrupt(format!("the answer of {step} is not an assistant's message")));
+            };
+            let returns = returns(conn, step).await?;
+            Some(RecordedAnswer { message_id, answer, usage: document(&row, "usage")?, returns })
+        }
+    };
+    let number = unsigned(row.try_get("number")?)?;
+    Ok(Some(OpenStep { id: step, number, started_at: moment(&row, "started_at")?, answer }))
+}
+
+/// Recorded results of a step, in call order.
+async fn returns(conn: &mut Conn, step: StepId) -> Result<Vec<ToolReturn>, StoreError> {
+    let rows = sqlx::query("SELECT body FROM tool_returns WHERE step_id = $1 ORDER BY call")
+        .bind(step.uuid())
+        .fetch_all(conn)
+        .await?;
+    rows.iter().map(|row| values::parse(row.try_get("body")?)).collect()
+}
+
+pub(super) async fn context(store: &Adapter, lease: &Lease) -> Result<Context, StoreError> {
+    let mut conn = store.reader().acquire().await?;
+    // This only reads, so the lease is checked without a lock: a zombie that reads harms nobody.
+    let row = sqlx::query(concat!(
+        "SELECT ",
+        agent_columns!(),
+        " FROM agents WHERE id = (SELECT agent_id FROM runs \
+         WHERE id = $1 AND epoch = $2 AND worker_id = $3 AND status = 'running')"
+    ))
+    .bind(lease.run.uuid())
+    .bind(lease.epoch.get())
+    .bind(lease.worker.uuid())
+    .fetch_optional(&mut *conn)
+    .await?
+    .ok_or(StoreError::Fenced)?;
+    let mut agent = agents::read(&row)?;
+    agent.blocks = agents::blocks(&mut conn, agent.id).await?;
+    let messages = messages::in_context(&mut conn, agent.id).await?;
+    agent.message_ids = messages.iter().map(|message| message.id).collect();
+    Ok(Context { agent, messages })
+}
+
+pub(super) async fn release(store: &Adapter, lease: &Lease) -> Result<Vec<OutboxEntry>, StoreError> {
+    let mut tx = store.begin().await?;
+    let held = fence(&mut tx, lease).await?;
+    // `hinted_at`: the hint that goes out now counts, so that the rescuer does not send another one at once.
+    sqlx::query(concat!(
+        "UPDATE runs SET worker_id = NULL, hinted_at = ",
+        now!(),
+        ", attempts = CASE WHEN attempts > 0 THEN attempts - 1 ELSE 0 END WHERE id = $1"
+    ))
+    .bind(held.run.uuid())
+    .execute(&mut *tx)
+    .await?;
+    let entry = outbox::insert(&mut tx, held.run, held.trace.as_deref()).await?;
+    tx.commit().await?;
+    Ok(vec![entry])
+}

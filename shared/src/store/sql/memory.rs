@@ -1,0 +1,94 @@
+//! The memory tools' edits.
+
+use super::{Adapter, Conn, agents, claims, document, steps};
+use crate::domain::Timestamp;
+use crate::domain::agent::AgentSettings;
+use crate::domain::block::Block;
+use crate::domain::ids::{AgentId, BlockId, Id as _, StepId};
+use crate::domain::lease::Lease;
+use crate::domain::tool::ToolReturn;
+use crate::ports::store::{MemoryEdit, StoreError};
+use crate::store::values::{micros, plain};
+
+/// A tool call of a step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call<'a> {
+    /// The step.
+    pub(super) step: StepId,
+    /// Place in the answer, from 0.
+    pub(super) number: u32,
+    /// The provider's id.
+    pub(super) id: &'a str,
+}
+
+pub(super) async fn edit(
+    store: &Adapter,
+    lease: &Lease,
+    call: Call<'_>,
+    now: Timestamp,
+    edit: MemoryEdit<'_>,
+) -> Result<ToolReturn, StoreError> {
+    let mut tx = store.begin().await?;
+    let held = claims::fence(&mut tx, lease).await?;
+    if let Some(recorded) = recorded(&mut tx, call).await? {
+        return Ok(recorded);
+    }
+    // The agent's row stands for its blocks: whoever changes them holds it.
+    let row = sqlx::query(concat!("SELECT settings FROM agents WHERE id = $1", for_update!()))
+        .bind(held.agent.uuid())
+        .fetch_one(&mut *tx)
+        .await?;
+    let settings: AgentSettings = document(&row, "settings")?;
+    let mut blocks = agents::blocks(&mut tx, held.agent).await?;
+    let outcome = edit(&blocks);
+    if let Some((block, value)) = &outcome.change {
+        change(&mut tx, held.agent, &mut blocks, *block, value, now).await?;
+        agents::recompile(&mut tx, held.agent, &settings, &blocks, now).await?;
+    }
+    steps::insert_return(&mut tx, held.run, call.step, call.number, &outcome.tool_return).await?;
+    tx.commit().await?;
+    Ok(outcome.tool_return)
+}
+
+async fn recorded(conn: &mut Conn, call: Call<'_>) -> Result<Option<ToolReturn>, StoreError> {
+    let row = sqlx::query("SELECT body FROM tool_returns WHERE step_id = $1 AND call = $2")
+        .bind(call.step.uuid())
+        .bind(i64::from(call.number))
+        .fetch_optional(conn)
+        .await?;
+    let recorded: Option<ToolReturn> = row.map(|row| document(&row, "body")).transpose()?;
+    match recorded {
+        Some(other) if other.call_id != call.id => {
+            Err(StoreError::Corrupt(format!("call {} of {} is another one", call.number, call.step)))
+        }
+        same => Ok(same),
+    }
+}
+
+async fn change(
+    conn: &mut Conn,
+    agent: AgentId,
+    blocks: &mut [Block],
+    id: BlockId,
+    value: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let block = blocks
+        .iter_mut()
+        .find(|block| block.id == id)
+        .ok_or_else(|| StoreError::Corrupt(format!("{id} is not a block of {agent}")))?;
+    block.value = plain(value).into_owned();
+    block.updated_at = now;
+    sqlx::query("UPDATE blocks SET value = $2, updated_at = $3 WHERE id = $1")
+        .bind(id.uuid())
+        .bind(&block.value)
+        .bind(micros(now))
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query("UPDATE agents SET updated_at = $2 WHERE id = $1")
+        .bind(agent.uuid())
+        .bind(micros(now))
+        .execute(conn)
+        .await?;
+    Ok(())
+}

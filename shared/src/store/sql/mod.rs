@@ -1,0 +1,281 @@
+//! The queries, compiled once for each database. `super` is the database's file: it gives `Db`, `Adapter` and the dialect.
+//!
+//! Order of locks, the same everywhere so that transactions wait for each other and never in a circle: run, then agent.
+//! Nobody who holds an agent's row locks a run.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::de::DeserializeOwned;
+use sqlx::{Database, QueryBuilder, Row as _};
+use uuid::Uuid;
+
+use super::{Adapter, Db, FIND, list_of_ids, list_of_numbers};
+use crate::domain::Timestamp;
+use crate::domain::agent::Agent;
+use crate::domain::event::Event;
+use crate::domain::ids::{AgentId, Id, MessageId, RunId, StepId, WorkerId};
+use crate::domain::lease::{Lease, TakeoverAfter};
+use crate::domain::message::Message;
+use crate::domain::page::Page;
+use crate::domain::position::SeqId;
+use crate::domain::run::Run;
+use crate::domain::step::Step;
+use crate::domain::tenant::TenantId;
+use crate::domain::tool::ToolReturn;
+use crate::ports::store::{
+    Accepted, AgentChange, AgentFilter, AnswerRecord, CancelRequest, Claim, Context, Heartbeat, MemoryEdit,
+    MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunEnd, RunFilter, StepCommit, Store,
+    StoreError,
+};
+use crate::store::values;
+
+/// The columns that [`runs::read`] wants.
+macro_rules! run_columns {
+    () => {
+        "id, tenant, agent_id, status, request, cancel_requested_at, usage, archived, terminal_seq, stop_reason, \
+         error, created_at, completed_at, ttft_ns"
+    };
+}
+
+/// The columns that [`messages::read`] wants.
+macro_rules! message_columns {
+    () => {
+        "id, agent_id, run_id, step_id, body, labels, created_at"
+    };
+}
+
+/// The columns that [`agents::read`] wants.
+macro_rules! agent_columns {
+    () => {
+        "id, name, settings, last_stop_reason, last_run_completion, last_run_duration_ms, created_at, updated_at"
+    };
+}
+
+mod agents;
+mod claims;
+mod ends;
+mod events;
+mod memory;
+mod messages;
+mod outbox;
+mod page;
+mod rescue;
+mod runs;
+mod steps;
+
+/// A connection, in or outside of a transaction.
+type Conn = <Db as Database>::Connection;
+/// A row.
+type Row = <Db as Database>::Row;
+/// A query whose shape depends on what is asked for. Values are always bound, never written into it.
+type Builder = QueryBuilder<Db>;
+
+#[async_trait]
+impl Store for Adapter {
+    async fn create_agent(&self, tenant: &TenantId, agent: &Agent, system: &Message) -> Result<(), StoreError> {
+        agents::create(self, tenant, agent, system).await
+    }
+
+    async fn agent(&self, tenant: &TenantId, id: AgentId) -> Result<Option<Agent>, StoreError> {
+        agents::get(self, tenant, id).await
+    }
+
+    async fn agents(
+        &self,
+        tenant: &TenantId,
+        filter: &AgentFilter,
+        page: &Page<AgentId>,
+    ) -> Result<Vec<Agent>, StoreError> {
+        agents::list(self, tenant, filter, page).await
+    }
+
+    async fn change_agent(
+        &self,
+        tenant: &TenantId,
+        id: AgentId,
+        change: &AgentChange,
+        now: Timestamp,
+    ) -> Result<Option<Agent>, StoreError> {
+        agents::change(self, tenant, id, change, now).await
+    }
+
+    async fn delete_agent(&self, tenant: &TenantId, id: AgentId, now: Timestamp) -> Result<bool, StoreError> {
+        agents::delete(self, tenant, id, now).await
+    }
+
+    async fn messages(&self, filter: &MessageFilter, page: &Page<MessageId>) -> Result<Vec<Message>, StoreError> {
+        messages::list(self, filter, page).await
+    }
+
+    async fn search_messages(&self, agent: AgentId, search: &MessageSearch) -> Result<Vec<Message>, StoreError> {
+        messages::search(self, agent, search).await
+    }
+
+    async fn accept_run(&self, new: &NewRun) -> Result<Accepted, StoreError> {
+        runs::accept(self, new).await
+    }
+
+    async fn run_by_key(&self, agent: AgentId, key: &RequestKey) -> Result<Option<Accepted>, StoreError> {
+        let mut conn = self.reader().acquire().await?;
+        runs::by_key(&mut conn, agent, key).await
+    }
+
+    async fn run(&self, tenant: &TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
+        runs::get(self, tenant, id).await
+    }
+
+    async fn runs(&self, tenant: &TenantId, filter: &RunFilter, page: &Page<RunId>) -> Result<Vec<Run>, StoreError> {
+        runs::list(self, tenant, filter, page).await
+    }
+
+    async fn steps(&self, run: RunId, page: &Page<StepId>) -> Result<Vec<Step>, StoreError> {
+        steps::list(self, run, page).await
+    }
+
+    async fn events(&self, run: RunId, after: SeqId) -> Result<Vec<Event>, StoreError> {
+        events::read(self, run, after).await
+    }
+
+    async fn ended_among(&self, runs: &[RunId]) -> Result<Vec<RunId>, StoreError> {
+        runs::ended_among(self, runs).await
+    }
+
+    async fn request_cancel(&self, run: RunId, now: Timestamp) -> Result<CancelRequest, StoreError> {
+        runs::request_cancel(self, run, now).await
+    }
+
+    async fn settle_created(&self, run: RunId, end: &RunEnd) -> Result<Option<Vec<OutboxEntry>>, StoreError> {
+        ends::settle_created(self, run, end).await
+    }
+
+    async fn heartbeat(&self, worker: WorkerId) -> Result<Heartbeat, StoreError> {
+        claims::heartbeat(self, worker).await
+    }
+
+    async fn retire_worker(&self, worker: WorkerId) -> Result<(), StoreError> {
+        claims::retire(self, worker).await
+    }
+
+    async fn claim(
+        &self,
+        run: RunId,
+        worker: WorkerId,
+        after: TakeoverAfter,
+        now: Timestamp,
+    ) -> Result<Claim, StoreError> {
+        claims::claim(self, run, worker, after, now).await
+    }
+
+    async fn context(&self, lease: &Lease) -> Result<Context, StoreError> {
+        claims::context(self, lease).await
+    }
+
+    async fn archive(&self, lease: &Lease, events: &[Event]) -> Result<(), StoreError> {
+        events::archive(self, lease, events).await
+    }
+
+    async fn begin_step(&self, lease: &Lease, step: &NewStep) -> Result<(), StoreError> {
+        steps::begin(self, lease, step).await
+    }
+
+    async fn record_answer(&self, lease: &Lease, record: &AnswerRecord) -> Result<(), StoreError> {
+        steps::record_answer(self, lease, record).await
+    }
+
+    async fn record_return(
+        &self,
+        lease: &Lease,
+        step: StepId,
+        call: u32,
+        tool_return: &ToolReturn,
+    ) -> Result<(), StoreError> {
+        steps::record_return(self, lease, step, call, tool_return).await
+    }
+
+    async fn edit_memory(
+        &self,
+        lease: &Lease,
+        step: StepId,
+        call: u32,
+        call_id: &str,
+        now: Timestamp,
+        edit: MemoryEdit<'_>,
+    ) -> Result<ToolReturn, StoreError> {
+        memory::edit(self, lease, memory::Call { step, number: call, id: call_id }, now, edit).await
+    }
+
+    async fn commit_step(
+        &self,
+        lease: &Lease,
+        commit: &StepCommit,
+        end: Option<&RunEnd>,
+    ) -> Result<Vec<OutboxEntry>, StoreError> {
+        steps::commit(self, lease, commit, end).await
+    }
+
+    async fn settle(&self, lease: &Lease, end: &RunEnd) -> Result<Vec<OutboxEntry>, StoreError> {
+        ends::settle(self, lease, end).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<Vec<OutboxEntry>, StoreError> {
+        claims::release(self, lease).await
+    }
+
+    async fn outbox_due(&self, limit: u32) -> Result<Vec<OutboxEntry>, StoreError> {
+        outbox::due(self, limit).await
+    }
+
+    async fn outbox_done(&self, ids: &[i64]) -> Result<(), StoreError> {
+        outbox::done(self, ids).await
+    }
+
+    async fn rescue(&self, after: TakeoverAfter, unclaimed_after: Duration) -> Result<u64, StoreError> {
+        rescue::rescue(self, after, unclaimed_after).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(self.reader()).await?;
+        Ok(())
+    }
+
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+}
+
+/// The id in a column.
+fn id<I: Id>(row: &Row, column: &str) -> Result<I, StoreError> {
+    Ok(I::from_uuid(row.try_get::<Uuid, _>(column)?))
+}
+
+/// The id in a column, if there is one.
+fn optional_id<I: Id>(row: &Row, column: &str) -> Result<Option<I>, StoreError> {
+    Ok(row.try_get::<Option<Uuid>, _>(column)?.map(I::from_uuid))
+}
+
+/// The moment in a column.
+fn moment(row: &Row, column: &str) -> Result<Timestamp, StoreError> {
+    values::moment(row.try_get(column)?)
+}
+
+/// The document in a column.
+fn document<T: DeserializeOwned>(row: &Row, column: &str) -> Result<T, StoreError> {
+    values::parse(row.try_get::<&str, _>(column)?)
+}
+
+/// The document in a column, if there is one.
+fn optional_document<T: DeserializeOwned>(row: &Row, column: &str) -> Result<Option<T>, StoreError> {
+    row.try_get::<Option<&str>, _>(column)?.map(values::parse).transpose()
+}
+
+/// The place in an event log in a column.
+fn seq(row: &Row, column: &str) -> Result<SeqId, StoreError> {
+    values::unsigned(row.try_get(column)?).map(SeqId::new)
+}
+
+/// A duration as the databases count.
+fn duration_micros(duration: Duration) -> i64 {
+    // A duration beyond 290 000 years is as good as for ever.
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 2)
+}

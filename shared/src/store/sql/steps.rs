@@ -1,0 +1,235 @@
+//! Steps: begun, recorded, committed, listed.
+
+use sqlx::Row as _;
+
+use super::page::{self, Keys, Place};
+use super::{
+    Adapter, Builder, Conn, Row, claims, document, ends, events, id, messages, moment, optional_document, optional_id,
+};
+use crate::domain::ids::{Id as _, MessageId, RunId, StepId};
+use crate::domain::lease::Lease;
+use crate::domain::model::ModelHandle;
+use crate::domain::page::Page;
+use crate::domain::step::{Step, StepStatus, StepTiming};
+use crate::domain::stop_reason::StopReason;
+use crate::domain::tool::ToolReturn;
+use crate::domain::usage::Usage;
+use crate::ports::store::{AnswerRecord, NewStep, OutboxEntry, RunEnd, StepCommit, StoreError};
+use crate::store::values::{self, micros, plain, signed, unsigned};
+
+/// Steps are listed by their number.
+const NUMBER: Keys = Keys { column: "number", has_ties: false };
+
+pub(super) async fn begin(store: &Adapter, lease: &Lease, step: &NewStep) -> Result<(), StoreError> {
+    let mut tx = store.begin().await?;
+    let held = claims::fence(&mut tx, lease).await?;
+    let entered = sqlx::query(
+        "INSERT INTO steps (id, run_id, agent_id, number, status, model, usage, started_at) \
+         VALUES ($1, $2, $3, $4, 'pending', $5, $6, $7) \
+         ON CONFLICT (run_id, number) DO UPDATE SET id = excluded.id, model = excluded.model, \
+         started_at = excluded.started_at WHERE steps.status = 'pending' AND steps.answer_id IS NULL",
+    )
+    .bind(step.id.uuid())
+    .bind(held.run.uuid())
+    .bind(held.agent.uuid())
+    .bind(i64::from(step.number))
+    .bind(plain(step.model.as_str()))
+    .bind(values::document(&Usage::default())?)
+    .bind(micros(step.started_at))
+    .execute(&mut *tx)
+    .await?;
+    if entered.rows_affected() == 0 {
+        let number = step.number;
+        return Err(StoreError::Corrupt(format!("step {number} of {} has an answer already", held.run)));
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+pub(super) async fn record_answer(store: &Adapter, lease: &Lease, record: &AnswerRecord) -> Result<(), StoreError> {
+    let message = &record.message;
+    let step = message.step_id.ok_or_else(|| StoreError::Corrupt(format!("{} names no step", message.id)))?;
+    let mut tx = store.begin().await?;
+    let held = claims::fence(&mut tx, lease).await?;
+    let row = sqlx::query("SELECT answer_id FROM steps WHERE id = $1 AND run_id = $2 AND status = 'pending'")
+        .bind(step.uuid())
+        .bind(held.run.uuid())
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or_else(|| StoreError::Corrupt(format!("{step} is not open")))?;
+    match optional_id::<MessageId>(&row, "answer_id")? {
+        // The same once more, after a lost confirmation.
+        Some(recorded) if recorded == message.id => {}
+        Some(recorded) => return Err(StoreError::Corrupt(format!("{step} is answered by {recorded} already"))),
+        None => {
+            sqlx::query("UPDATE steps SET answer_id = $2, usage = $3, llm_request_ns = $4 WHERE id = $1")
+                .bind(step.uuid())
+                .bind(message.id.uuid())
+                .bind(values::document(&record.usage)?)
+                .bind(record.llm_request_ns)
+                .execute(&mut *tx)
+                .await?;
+            messages::append(&mut tx, held.agent, std::slice::from_ref(message)).await?;
+        }
+    }
+    let archived = events::append(&mut tx, held.run, held.archived, &record.events).await?;
+    sqlx::query("UPDATE runs SET archived = $2 WHERE id = $1")
+        .bind(held.run.uuid())
+        .bind(signed(archived.get())?)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+pub(super) async fn record_return(
+    store: &Adapter,
+    lease: &Lease,
+    step: StepId,
+    call: u32,
+    tool_return: &ToolReturn,
+) -> Result<(), StoreError> {
+    let mut tx = store.begin().await?;
+    let held = claims::fence(&mut tx, lease).await?;
+    insert_return(&mut tx, held.run, step, call, tool_return).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Records a result. The first one of a call counts; a later one changes nothing.
+pub(super) async fn insert_return(
+    conn: &mut Conn,
+    run: RunId,
+    step: StepId,
+    call: u32,
+    tool_return: &ToolReturn,
+) -> Result<(), StoreError> {
+    let recorded = sqlx::query(
+        "INSERT INTO tool_returns (step_id, call, body) \
+         SELECT id, $3, $4 FROM steps WHERE id = $1 AND run_id = $2 AND status = 'pending' \
+         ON CONFLICT (step_id, call) DO UPDATE SET body = tool_returns.body",
+    )
+    .bind(step.uuid())
+    .bind(run.uuid())
+    .bind(i64::from(call))
+    .bind(values::document(tool_return)?)
+    .execute(conn)
+    .await?;
+    if recorded.rows_affected() == 0 { Err(StoreError::Corrupt(format!("{step} is not open"))) } else { Ok(()) }
+}
+
+pub(super) async fn commit(
+    store: &Adapter,
+    lease: &Lease,
+    commit: &StepCommit,
+    end: Option<&RunEnd>,
+) -> Result<Vec<OutboxEntry>, StoreError> {
+    let mut tx = store.begin().await?;
+    let mut held = claims::fence(&mut tx, lease).await?;
+    if close(&mut tx, held.run, commit).await? {
+        messages::append(&mut tx, held.agent, &commit.messages).await?;
+    }
+    held.archived = events::append(&mut tx, held.run, held.archived, &commit.events).await?;
+    sqlx::query(
+        "UPDATE runs SET usage = $2, ttft_ns = coalesce(ttft_ns, $3), attempts = 0, archived = $4 WHERE id = $1",
+    )
+    .bind(held.run.uuid())
+    .bind(values::document(&commit.run_usage)?)
+    .bind(commit.ttft_ns)
+    .bind(signed(held.archived.get())?)
+    .execute(&mut *tx)
+    .await?;
+    let entries = match end {
+        Some(end) => ends::end(&mut tx, &held, end).await?,
+        None => Vec::new(),
+    };
+    tx.commit().await?;
+    Ok(entries)
+}
+
+/// Closes a step. False if it is closed already in the same way: the commit came before, and its confirmation was lost.
+async fn close(conn: &mut Conn, run: RunId, commit: &StepCommit) -> Result<bool, StoreError> {
+    let row = sqlx::query(
+        "UPDATE steps SET status = $3, stop_reason = $4, error = $5, usage = $6, \
+         llm_request_ns = coalesce($7, llm_request_ns), tool_execution_ns = $8, step_ns = $9 \
+         WHERE id = $1 AND run_id = $2 AND status = 'pending' RETURNING answer_id",
+    )
+    .bind(commit.id.uuid())
+    .bind(run.uuid())
+    .bind(commit.status.as_str())
+    .bind(commit.stop_reason.map(StopReason::as_str))
+    .bind(commit.error.as_ref().map(values::document).transpose()?)
+    .bind(values::document(&commit.usage)?)
+    .bind(commit.llm_request_ns)
+    .bind(commit.tool_execution_ns)
+    .bind(commit.step_ns)
+    .fetch_optional(&mut *conn)
+    .await?;
+    if let Some(row) = row {
+        if optional_id::<MessageId>(&row, "answer_id")?.is_some() {
+            forget_returns(conn, commit.id).await?;
+        }
+        return Ok(true);
+    }
+    let status: Option<String> = sqlx::query_scalar("SELECT status FROM steps WHERE id = $1 AND run_id = $2")
+        .bind(commit.id.uuid())
+        .bind(run.uuid())
+        .fetch_optional(conn)
+        .await?;
+    match status {
+        Some(status) if status == commit.status.as_str() => Ok(false),
+        Some(status) => Err(StoreError::Corrupt(format!("{} is {status} already", commit.id))),
+        None => Err(StoreError::Corrupt(format!("{} is not a step of {run}", commit.id))),
+    }
+}
+
+/// Removes the results of a closed step: its message has them now.
+pub(super) async fn forget_returns(conn: &mut Conn, step: StepId) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM tool_returns WHERE step_id = $1").bind(step.uuid()).execute(conn).await?;
+    Ok(())
+}
+
+pub(super) async fn list(store: &Adapter, run: RunId, page: &Page<StepId>) -> Result<Vec<Step>, StoreError> {
+    let mut conn = store.reader().acquire().await?;
+    let after = place(&mut conn, run, page.after).await?;
+    let before = place(&mut conn, run, page.before).await?;
+    let mut builder = Builder::new(
+        "SELECT id, run_id, agent_id, number, status, stop_reason, model, usage, error, started_at, llm_request_ns, \
+         tool_execution_ns, step_ns FROM steps WHERE run_id = ",
+    );
+    builder.push_bind(run.uuid());
+    let direction = page::push(&mut builder, NUMBER, page, after, before);
+    let rows = builder.build().fetch_all(&mut *conn).await?;
+    Ok(direction.restore(rows.iter().map(read).collect::<Result<_, _>>()?))
+}
+
+async fn place(conn: &mut Conn, run: RunId, cursor: Option<StepId>) -> Result<Option<Place>, StoreError> {
+    let Some(cursor) = cursor else { return Ok(None) };
+    let number: Option<i64> = sqlx::query_scalar("SELECT number FROM steps WHERE id = $1 AND run_id = $2")
+        .bind(cursor.uuid())
+        .bind(run.uuid())
+        .fetch_optional(conn)
+        .await?;
+    number.map(|key| Some(Place { key, tie: None })).ok_or(StoreError::UnknownCursor)
+}
+
+fn read(row: &Row) -> Result<Step, StoreError> {
+    let stop_reason = row.try_get::<Option<&str>, _>("stop_reason")?;
+    Ok(Step {
+        id: id(row, "id")?,
+        run_id: id(row, "run_id")?,
+        agent_id: id(row, "agent_id")?,
+        number: unsigned(row.try_get("number")?)?,
+        status: values::word(row.try_get("status")?, StepStatus::parse)?,
+        stop_reason: stop_reason.map(|word| values::word(word, StopReason::parse)).transpose()?,
+        model: values::word(row.try_get("model")?, ModelHandle::parse)?,
+        usage: document(row, "usage")?,
+        error: optional_document(row, "error")?,
+        timing: StepTiming {
+            started_at: moment(row, "started_at")?,
+            llm_request_ns: row.try_get("llm_request_ns")?,
+            tool_execution_ns: row.try_get("tool_execution_ns")?,
+            step_ns: row.try_get("step_ns")?,
+        },
+    })
+}

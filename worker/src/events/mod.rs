@@ -1,0 +1,3 @@
+//! From what the agent does to events in the log.
+
+pub mod writer;

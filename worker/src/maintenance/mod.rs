@@ -1,0 +1,3 @@
+//! What a worker does besides its runs.
+
+pub mod rescue;

@@ -1,0 +1,376 @@
+//! The tools that the server brings along, carried out.
+
+mod memory;
+mod search;
+
+use holdfast_shared::domain::Timestamp;
+use holdfast_shared::domain::agent::Agent;
+use holdfast_shared::domain::builtin_tools::{self, CONVERSATION_SEARCH};
+use holdfast_shared::domain::ids::StepId;
+use holdfast_shared::domain::lease::Lease;
+use holdfast_shared::domain::limits::{TOOL_ERROR_CHARS, TOOL_RETURN_CHARS};
+use holdfast_shared::domain::tool::{ToolCall, ToolReturn, ToolSpec};
+use holdfast_shared::ports::store::{Store, StoreError};
+use serde_json::{Map, Value};
+
+pub use memory::edit as edit_memory;
+use search::Search;
+
+/// A call that was carried out, whatever came of it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Executed {
+    /// The store has the result already, recorded in one transaction with what the tool did: do not record it again.
+    Recorded(ToolReturn),
+    /// The result is only here: record it with [`Store::record_return`]. The tool changed nothing, so that running the
+    /// call again after a crash does no harm.
+    Unrecorded(ToolReturn),
+}
+
+impl Executed {
+    /// What came of the call.
+    #[must_use]
+    pub const fn tool_return(&self) -> &ToolReturn {
+        match self {
+            Self::Recorded(tool_return) | Self::Unrecorded(tool_return) => tool_return,
+        }
+    }
+}
+
+/// What a model is told of the agent's tools. Names that no tool has here are left out.
+#[must_use]
+pub fn specs(agent: &Agent) -> Vec<ToolSpec> {
+    let tools = agent.settings.tools.iter().filter_map(|name| builtin_tools::by_name(name));
+    tools.map(|tool| tool.spec.clone()).collect()
+}
+
+/// Carries a call out; `call_index` is its place in the answer, from 0. A failing tool is a result like any other. Every
+/// call can be repeated: after a takeover, a memory edit that took effect answers with its recorded result.
+///
+/// # Errors
+/// The store could not be asked, or this worker does not hold the run any more; what came of the call is open then.
+pub async fn execute(
+    store: &dyn Store,
+    lease: &Lease,
+    step: StepId,
+    call_index: u32,
+    call: &ToolCall,
+    agent: &Agent,
+    now: Timestamp,
+) -> Result<Executed, StoreError> {
+    match plan(call, agent) {
+        Plan::Answer(tool_return) => Ok(Executed::Unrecorded(tool_return)),
+        Plan::EditMemory => {
+            let edit = |blocks: &[_]| memory::edit(blocks, call);
+            store.edit_memory(lease, step, call_index, &call.id, now, &edit).await.map(Executed::Recorded)
+        }
+        Plan::Search(search) => {
+            let found = store.search_messages(agent.id, &search.ask).await?;
+            Ok(Executed::Unrecorded(search.result(call, &found, now)))
+        }
+    }
+}
+
+/// What a call needs.
+#[derive(Debug, PartialEq)]
+enum Plan {
+    /// Nothing: the result is known.
+    Answer(ToolReturn),
+    /// The blocks, inside the store's transaction.
+    EditMemory,
+    /// Messages.
+    Search(Search),
+}
+
+fn plan(call: &ToolCall, agent: &Agent) -> Plan {
+    if !agent.settings.tools.contains(&call.name) {
+        return Plan::Answer(not_offered(call, agent));
+    }
+    match call.name.as_str() {
+        name if memory::is_memory_tool(name) => Plan::EditMemory,
+        CONVERSATION_SEARCH => {
+            Search::read(call).map_or_else(|error| Plan::Answer(error.into_return(call)), Plan::Search)
+        }
+        _ => Plan::Answer(ToolError::NotFound.into_return(call)),
+    }
+}
+
+/// The result of a call of a tool that the model was not offered.
+fn not_offered(call: &ToolCall, agent: &Agent) -> ToolReturn {
+    let offered = specs(agent);
+    let names: Vec<String> = offered.iter().map(|tool| format!("'{}'", tool.name)).collect();
+    let valid = names.join(", ");
+    let text = format!("[ToolConstraintError] Cannot call {}, valid tools include: [{valid}]", call.name);
+    ToolReturn::error(call, first_chars(&text, TOOL_ERROR_CHARS).to_owned())
+}
+
+/// A result at its full length, or its start with a note (api/05 §5).
+fn cut(text: String) -> String {
+    let length = text.chars().count();
+    if length <= TOOL_RETURN_CHARS {
+        return text;
+    }
+    let start = first_chars(&text, TOOL_RETURN_CHARS);
+    format!(
+        "{start}\n[The result was cut: it has {length} characters, of which the first {TOOL_RETURN_CHARS} are shown.]"
+    )
+}
+
+fn first_chars(text: &str, count: usize) -> &str {
+    match text.char_indices().nth(count) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    }
+}
+
+/// Why a tool did not do what it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum ToolError {
+    /// The arguments are not what the tool takes.
+    #[error("TypeError: {0}")]
+    Type(String),
+    /// The arguments ask for what cannot be done.
+    #[error("ValueError: {0}")]
+    Value(String),
+    /// What the model wrote for arguments is no JSON.
+    #[error("the arguments are not valid JSON: {0}")]
+    Unreadable(String),
+    /// The agent has the tool but the server has not.
+    #[error("Tool not found")]
+    NotFound,
+}
+
+impl ToolError {
+    fn value(text: impl Into<String>) -> Self {
+        Self::Value(text.into())
+    }
+
+    /// The failure as the model is told it.
+    fn into_return(self, call: &ToolCall) -> ToolReturn {
+        let text = match &self {
+            Self::Type(_) | Self::Value(_) => format!("Error executing function {}: {self}", call.name),
+            Self::Unreadable(_) => format!("The tool {} was not run: {self}", call.name),
+            Self::NotFound => self.to_string(),
+        };
+        ToolReturn::error(call, first_chars(&text, TOOL_ERROR_CHARS).to_owned())
+    }
+}
+
+/// The arguments of a call. Those that the tool does not know are ignored.
+struct Arguments(Map<String, Value>);
+
+impl Arguments {
+    fn read(call: &ToolCall) -> Result<Self, ToolError> {
+        // Some models write nothing at all where a tool needs no arguments.
+        if call.arguments.trim().is_empty() {
+            return Ok(Self(Map::new()));
+        }
+        match serde_json::from_str(&call.arguments) {
+            Ok(Value::Object(arguments)) => Ok(Self(arguments)),
+            Ok(other) => Err(ToolError::Type(format!("the arguments must be an object, not {}", kind(&other)))),
+            Err(error) => Err(ToolError::Unreadable(error.to_string())),
+        }
+    }
+
+    /// An argument; one that is null counts as left out.
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    fn text(&self, name: &str) -> Result<String, ToolError> {
+        let missing = || ToolError::Type(format!("missing a required argument: '{name}'"));
+        self.get(name).ok_or_else(missing).and_then(|value| text(name, value))
+    }
+
+    /// A text that may be left out, which an empty one also says.
+    fn optional_text(&self, name: &str) -> Result<Option<String>, ToolError> {
+        let given = self.get(name).map(|value| text(name, value)).transpose()?;
+        Ok(given.filter(|text| !text.is_empty()))
+    }
+
+    fn texts(&self, name: &str) -> Result<Option<Vec<String>>, ToolError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Array(values)) => {
+                values.iter().map(|value| text(name, value)).collect::<Result<_, _>>().map(Some)
+            }
+            Some(other) => Err(wrong_kind(name, "an array of strings", other)),
+        }
+    }
+
+    fn integer(&self, name: &str) -> Result<Option<i64>, ToolError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        // Models also write whole numbers as `2.0`.
+        let whole = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 1e15);
+        let number = value.as_i64().or(whole.map(|number| number as i64));
+        number.map(Some).ok_or_else(|| wrong_kind(name, "an integer", value))
+    }
+}
+
+/// A text, without the NUL characters that no store keeps.
+fn text(name: &str, value: &Value) -> Result<String, ToolError> {
+    match value {
+        Value::String(text) => Ok(text.replace('\0', "")),
+        other => Err(wrong_kind(name, "a string", other)),
+    }
+}
+
+fn wrong_kind(name: &str, wanted: &str, value: &Value) -> ToolError {
+    ToolError::Type(format!("'{name}' must be {wanted}, not {}", kind(value)))
+}
+
+const fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_shared::domain::agent::AgentSettings;
+    use holdfast_shared::domain::block::{Block, BlockDetails};
+    use holdfast_shared::domain::builtin_tools::{MEMORY_INSERT, MEMORY_RETHINK};
+    use holdfast_shared::domain::ids::Id;
+    use holdfast_shared::domain::message::{Body, Labels, Message};
+    use holdfast_shared::domain::model::ModelHandle;
+    use holdfast_shared::domain::tool::ToolStatus;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn new_id<I: Id>() -> I {
+        I::from_uuid(Uuid::new_v4())
+    }
+
+    pub(super) fn time(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    pub(super) fn call(name: &str, arguments: &str) -> ToolCall {
+        ToolCall { id: "call_1".to_owned(), name: name.to_owned(), arguments: arguments.to_owned() }
+    }
+
+    pub(super) fn block(label: &str, value: &str) -> Block {
+        Block {
+            id: new_id(),
+            label: label.to_owned(),
+            value: value.to_owned(),
+            details: BlockDetails {
+                limit: 100_000,
+                description: None,
+                read_only: false,
+                metadata: None,
+                tags: Vec::new(),
+                hidden: None,
+            },
+            created_at: time("2026-03-01T00:00:00Z"),
+            updated_at: time("2026-03-01T00:00:00Z"),
+        }
+    }
+
+    pub(super) fn message(at: &str, body: Body) -> Message {
+        Message {
+            id: new_id(),
+            agent_id: new_id(),
+            run_id: None,
+            step_id: None,
+            body,
+            labels: Labels::default(),
+            created_at: time(at),
+        }
+    }
+
+    fn agent(tools: &[&str]) -> Agent {
+        Agent {
+            id: new_id(),
+            name: "agent".to_owned(),
+            settings: AgentSettings {
+                agent_type: "letta_v1_agent".to_owned(),
+                system: String::new(),
+                model: ModelHandle::demo(),
+                model_settings: None,
+                context_window_limit: None,
+                tools: tools.iter().map(|name| (*name).to_owned()).collect(),
+                tool_rules: Vec::new(),
+                tags: Vec::new(),
+                description: None,
+                metadata: None,
+                timezone: "UTC".to_owned(),
+                message_buffer_autoclear: false,
+                other: Map::new(),
+            },
+            blocks: Vec::new(),
+            message_ids: Vec::new(),
+            last_stop_reason: None,
+            last_run_completion: None,
+            last_run_duration_ms: None,
+            created_at: time("2026-03-01T00:00:00Z"),
+            updated_at: time("2026-03-01T00:00:00Z"),
+        }
+    }
+
+    /// The tools that have a specification, and those that are carried out, are the same.
+    #[test]
+    fn every_built_in_tool_is_carried_out() {
+        for tool in builtin_tools::all() {
+            let name = tool.spec.name.as_str();
+            let expected = match plan(&call(name, "{}"), &agent(&[name])) {
+                Plan::EditMemory => !tool.is_parallel,
+                Plan::Search(_) => tool.is_parallel,
+                Plan::Answer(_) => false,
+            };
+            assert!(expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn calls_that_fail_without_running() {
+        let agent = agent(&[CONVERSATION_SEARCH, MEMORY_INSERT, "elsewhere"]);
+        let offered = "valid tools include: ['conversation_search', 'memory_insert']";
+        for (name, arguments, expected) in [
+            ("nothing", "{}", format!("[ToolConstraintError] Cannot call nothing, {offered}")),
+            (MEMORY_RETHINK, "{}", format!("[ToolConstraintError] Cannot call memory_rethink, {offered}")),
+            ("elsewhere", "{}", "Tool not found".to_owned()),
+        ] {
+            let call = call(name, arguments);
+            assert_eq!(plan(&call, &agent), Plan::Answer(ToolReturn::error(&call, expected)), "{name}");
+        }
+        let call = call(CONVERSATION_SEARCH, "{\"query\": ");
+        let Plan::Answer(tool_return) = plan(&call, &agent) else { panic!("it was not read") };
+        assert_eq!(tool_return.status, ToolStatus::Error);
+        assert!(tool_return.text.contains("not valid JSON"), "{}", tool_return.text);
+    }
+
+    #[test]
+    fn an_agent_offers_what_is_here() {
+        let specs = specs(&agent(&[MEMORY_INSERT, "elsewhere", CONVERSATION_SEARCH]));
+        let names: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
+        assert_eq!(names, [MEMORY_INSERT, CONVERSATION_SEARCH]);
+    }
+
+    #[test]
+    fn long_results_are_cut_with_a_note() {
+        let whole = "ä".repeat(TOOL_RETURN_CHARS);
+        assert_eq!(cut(whole.clone()), whole);
+        let shown = cut(format!("{whole}öö"));
+        assert!(shown.starts_with(&format!("{whole}\n")), "the start is kept");
+        assert!(shown.contains("50002") && shown.contains("50000"), "both lengths are told");
+        let edited = memory::edit(
+            &[block("b", "")],
+            &call(MEMORY_RETHINK, &json!({"label": "b", "new_memory": format!("{whole}öö")}).to_string()),
+        );
+        assert_eq!(edited.tool_return.text, shown);
+        assert_eq!(edited.change.expect("a change").1.chars().count(), TOOL_RETURN_CHARS + 2, "the block is whole");
+    }
+
+    #[test]
+    fn long_errors_are_cut() {
+        let error = ToolError::value("ä".repeat(2000)).into_return(&call("tool", "{}"));
+        assert_eq!(error.text.chars().count(), TOOL_ERROR_CHARS);
+    }
+}
