@@ -16,32 +16,15 @@ const REMEMBER: &str = r#"[[demo tool=memory_insert {"label":"human","new_string
 async fn the_ready_block_names_what_is_needed_and_its_curl_lines_work() {
     let data = directory();
     let mut dev = Dev::start(data.path()).await;
-    dev.process.said("curl").await;
+    dev.process.said("/messages/stream").await;
     let block = dev.process.output();
     assert!(block.contains(&data.path().join("data").display().to_string()), "no data directory in {block}");
     assert!(block.contains("holdfast/demo"), "no model in {block}");
-    let (create, stream) = curl_lines(&block);
-    let created: Value = serde_json::from_str(&shell(&create).await).expect("the first line answers an agent");
-    let id = created["id"].as_str().expect("an agent has an id");
-    let answer = shell(&with_agent(&stream, id)).await;
+    // Pasted as they are, the first makes an agent for the second.
+    let lines: Vec<_> = block.lines().filter(|line| line.contains("curl ")).map(str::trim).take(2).collect();
+    let answer = shell(&lines.join("\n")).await;
     assert!(answer.contains("\"seq_id\":1"), "no event in {answer}");
     assert!(answer.ends_with("data: [DONE]\n\n"), "no end in {answer}");
-}
-
-/// The two commands of the ready block, each with its continuation lines.
-fn curl_lines(block: &str) -> (String, String) {
-    let joined = block.replace("\\\n", " ");
-    let mut lines = joined.lines().filter_map(|line| Some(line[line.find("curl ")?..].to_owned()));
-    let first = lines.next().unwrap_or_else(|| panic!("no curl line in {block}"));
-    let second = lines.next().unwrap_or_else(|| panic!("only one curl line in {block}"));
-    (first, second)
-}
-
-/// The second line may hold the id already (a shell variable or a placeholder that says that it wants an agent).
-fn with_agent(line: &str, id: &str) -> String {
-    let Some((before, after)) = line.split_once("/v1/agents/") else { panic!("no agent in {line}") };
-    let (_, rest) = after.split_once("/messages").unwrap_or_else(|| panic!("no messages in {line}"));
-    format!("{before}/v1/agents/{id}/messages{rest}")
 }
 
 async fn shell(line: &str) -> String {
@@ -242,7 +225,7 @@ async fn a_throw_away_server_leaves_nothing() {
     let mut process = super::harness::Process::spawn("holdfast dev --throw-away", command);
     let client = Client::new(&process.said("Holdfast is ready at ").await);
     client.create_agent().await;
-    process.said("curl").await;
+    process.said("/messages/stream").await;
     let temporary = std::env::temp_dir().display().to_string();
     let block = process.output();
     let directory = block.split_whitespace().find(|word| word.starts_with(&temporary)).expect("the data directory");
@@ -588,8 +571,8 @@ async fn a_model_behind_the_openai_api_answers_word_by_word() {
     let model = ModelServer::start(25, Duration::from_millis(5));
     let data = directory();
     let own = settings([("OPENAI_BASE_URL", &model.url), ("HOLDFAST_DEFAULT_MODEL", "openai/paced")]);
-    let dev = Dev::start_with(data.path(), own).await;
-    assert!(dev.process.output().contains("openai/paced"), "the ready block names the models");
+    let mut dev = Dev::start_with(data.path(), own).await;
+    dev.process.said("openai/paced").await;
     let agent = dev.client.create_agent().await;
     let whole = dev.client.send(&agent, &background("hello")).await.read_to_end().await;
     assert_whole(&whole, 0);
