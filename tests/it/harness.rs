@@ -223,9 +223,10 @@ impl Cluster {
             ("HOLDFAST_LISTEN", "127.0.0.1:0".to_owned()),
         ]);
         settings.extend(own);
-        let migrated = run_to_end(&["migrate"], &settings);
-        assert!(migrated.status.success(), "migrate failed: {}", String::from_utf8_lossy(&migrated.stderr));
+        // Made first, so that whatever fails from here on leaves nothing behind.
         let mut cluster = Self { apis: Vec::new(), workers: Vec::new(), settings, database: Some(database), prefix };
+        let migrated = run_to_end(&["migrate"], &cluster.settings);
+        assert!(migrated.status.success(), "migrate failed: {}", String::from_utf8_lossy(&migrated.stderr));
         for _ in 0..apis {
             cluster.add_api().await;
         }
