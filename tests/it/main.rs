@@ -1,4 +1,13 @@
 //! Integration tests: the contract suites of the ports over every adapter, and the whole program through its front door.
 
+#![expect(unreachable_pub, reason = "a test binary has no outside")]
+
+mod client;
 mod contract_store;
+mod distributed;
+mod embedded;
+mod harness;
+mod sdk;
 mod services;
+mod settings;
+mod tidy;

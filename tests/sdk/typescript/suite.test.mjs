@@ -1,0 +1,230 @@
+// The official TypeScript SDK against a running server. It checks nothing at run time, so the suite does: each item has the
+// keys that its type declares as required, and a stream has no gap and no repeat.
+//
+// HOLDFAST_BASE_URL is one API, HOLDFAST_OTHER_BASE_URL another one of the same cluster (or the same one).
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import Letta, { APIError, BadRequestError, ConflictError, NotFoundError, UnprocessableEntityError } from '@letta-ai/letta-client';
+
+const here = process.env.HOLDFAST_BASE_URL;
+const there = process.env.HOLDFAST_OTHER_BASE_URL ?? here;
+const apiKey = process.env.HOLDFAST_API_KEY ?? null;
+const client = new Letta({ baseURL: here, apiKey, maxRetries: 0 });
+const other = new Letta({ baseURL: there, apiKey, maxRetries: 0 });
+
+const SLOW = '[[demo tokens=40 delay_ms=30]]';
+const REMEMBER = '[[demo tool=memory_insert {"label":"human","new_string":"She likes fjords."}]]';
+const PLAIN = ['ping', 'assistant_message', 'stop_reason', 'usage_statistics'];
+const TOOL = ['ping', 'tool_call_message', 'tool_return_message', 'assistant_message', 'stop_reason', 'usage_statistics'];
+
+const REQUIRED = {
+  ping: ['id', 'date'],
+  user_message: ['id', 'date', 'content'],
+  system_message: ['id', 'date', 'content'],
+  assistant_message: ['id', 'date', 'content'],
+  reasoning_message: ['id', 'date', 'reasoning'],
+  tool_call_message: ['id', 'date', 'tool_call'],
+  tool_return_message: ['id', 'date', 'status', 'tool_call_id', 'tool_return'],
+  stop_reason: ['stop_reason'],
+  usage_statistics: [],
+  error_message: ['error_type', 'message', 'run_id'],
+};
+
+/** Asserts that an item is what its type declares. */
+function typed(item) {
+  const required = REQUIRED[item.message_type];
+  assert.ok(required, `unknown message_type in ${JSON.stringify(item)}`);
+  for (const key of required) assert.notEqual(item[key] ?? null, null, `${key} is missing in ${JSON.stringify(item)}`);
+  if (required.includes('date')) assert.ok(!Number.isNaN(Date.parse(item.date)), `no date: ${item.date}`);
+}
+
+/** Asserts that a background stream read after `cursor` is whole; answers the kinds, deltas of a slice counted once. */
+function whole(items, cursor = 0) {
+  const shape = [];
+  for (const item of items) {
+    typed(item);
+    if (item.message_type === 'ping' && cursor > 0 && item.seq_id === cursor) continue; // a keepalive
+    if (['stop_reason', 'usage_statistics'].includes(item.message_type)) {
+      assert.equal(item.seq_id, undefined, 'terminal frames show no number');
+    } else {
+      assert.equal(item.seq_id, cursor + 1, 'gap or repeat');
+      cursor += 1;
+    }
+    const last = shape.at(-1);
+    if (!last || last.kind !== item.message_type || last.otid !== item.otid) shape.push({ kind: item.message_type, otid: item.otid });
+  }
+  return shape.map(({ kind }) => kind);
+}
+
+async function collect(stream) {
+  const items = [];
+  for await (const item of await stream) items.push(item);
+  return items;
+}
+
+async function finished(id) {
+  const until = Date.now() + 60_000;
+  for (;;) {
+    const run = await other.runs.retrieve(id);
+    if (!['created', 'running'].includes(run.status)) return run;
+    assert.ok(Date.now() < until, `${id} does not end`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+const agents = [];
+async function newAgent() {
+  const agent = await client.agents.create({
+    name: 'sdk tester',
+    system: 'You answer briefly.',
+    memory_blocks: [{ label: 'human', value: "The human's name is Ada." }],
+  });
+  agents.push(agent.id);
+  return agent;
+}
+
+before(async () => {
+  const health = await client.health();
+  assert.equal(health.status, 'ok');
+  assert.equal(typeof health.version, 'string');
+});
+
+after(async () => {
+  for (const id of agents) await client.agents.delete(id);
+});
+
+test('an agent comes back as it was made', async () => {
+  const agent = await newAgent();
+  for (const key of ['id', 'name', 'system', 'agent_type', 'llm_config', 'memory', 'blocks', 'tools', 'sources', 'tags']) {
+    assert.notEqual(agent[key] ?? null, null, `${key} is missing`);
+  }
+  assert.equal(agent.id.length, 42);
+  assert.deepEqual(await other.agents.retrieve(agent.id), agent);
+  const changed = await other.agents.update(agent.id, { name: 'renamed' });
+  assert.equal(changed.name, 'renamed');
+  const models = await client.models.list();
+  assert.ok(models.some((model) => model.handle === 'holdfast/demo'));
+});
+
+test('a background stream shows each token and another client resumes it', async () => {
+  const agent = await newAgent();
+  const first = [];
+  const stream = await client.agents.messages.stream(agent.id, { input: SLOW, background: true, stream_tokens: true });
+  for await (const item of stream) {
+    first.push(item);
+    if (first.length === 8) break;
+  }
+  const run = first[0].run_id;
+  const rest = await collect(other.runs.messages.stream(run, { starting_after: first.at(-1).seq_id }));
+  const all = await collect(other.runs.messages.stream(run, { starting_after: 0 }));
+  assert.deepEqual(whole(all), PLAIN);
+  assert.deepEqual([...first, ...rest], all);
+  assert.equal(all.filter((item) => item.message_type === 'assistant_message').length, 40);
+  assert.equal(all.at(-2).stop_reason, 'end_turn');
+  assert.deepEqual(await collect(other.runs.messages.stream(run, { starting_after: 10_000 })), all.slice(-2));
+});
+
+test('a tool call and its return, in both modes', async () => {
+  const agent = await newAgent();
+  for (const stream_tokens of [false, true]) {
+    const items = await collect(client.agents.messages.stream(agent.id, { input: REMEMBER, background: true, stream_tokens }));
+    assert.deepEqual(whole(items), TOOL);
+    const calls = items.filter((item) => item.message_type === 'tool_call_message');
+    for (const call of calls) assert.equal(Array.isArray(call.tool_calls), !stream_tokens);
+    const text = calls.map((call) => call.tool_call.arguments ?? '').join('');
+    assert.equal(JSON.parse(text).new_string, 'She likes fjords.');
+    const returned = items.find((item) => item.message_type === 'tool_return_message');
+    assert.deepEqual([returned.status, returned.tool_call_id], ['success', calls[0].tool_call.tool_call_id]);
+  }
+});
+
+test('create streams, or answers at the end', async () => {
+  const agent = await newAgent();
+  const items = await collect(client.agents.messages.create(agent.id, { input: 'hello', streaming: true, background: true }));
+  assert.deepEqual(whole(items), PLAIN);
+  const answer = await client.agents.messages.create(agent.id, { messages: [{ role: 'user', content: REMEMBER }] });
+  answer.messages.forEach(typed);
+  assert.deepEqual(answer.messages.map((item) => item.message_type), TOOL.slice(1, 4));
+  assert.equal(answer.stop_reason.stop_reason, 'end_turn');
+  assert.equal(answer.usage.step_count, 2);
+});
+
+test('createAsync is polled, and everything about its run can be read', async () => {
+  const agent = await newAgent();
+  const started = await client.agents.messages.createAsync(agent.id, { messages: [{ role: 'user', content: REMEMBER }] });
+  assert.equal(started.status, 'created');
+  const run = await finished(started.id);
+  assert.deepEqual([run.status, run.stop_reason, run.background], ['completed', 'end_turn', true]);
+  assert.deepEqual(whole(await collect(other.runs.messages.stream(run.id))).slice(-3), TOOL.slice(-3));
+  const listed = [];
+  for await (const item of other.runs.messages.list(run.id)) listed.push(item);
+  listed.forEach(typed);
+  assert.deepEqual(listed.map((item) => item.message_type), ['user_message', ...TOOL.slice(1, 4)]);
+  const steps = [];
+  for await (const step of other.runs.steps.list(run.id)) steps.push(step);
+  assert.deepEqual(steps.map((step) => [step.run_id, step.status]), [[run.id, 'success'], [run.id, 'success']]);
+  assert.ok((await other.runs.usage.retrieve(run.id)).total_tokens > 0);
+});
+
+test('lists page by themselves', async () => {
+  const agent = await newAgent();
+  const made = [];
+  for (let number = 0; number < 5; number += 1) {
+    const run = await client.agents.messages.createAsync(agent.id, { messages: [{ role: 'user', content: 'hello' }] });
+    made.push((await finished(run.id)).id);
+  }
+  const found = [];
+  for await (const run of client.runs.list({ agent_id: agent.id, limit: 2 })) found.push(run.id);
+  assert.deepEqual(found, made.toReversed());
+  const history = [];
+  for await (const item of client.agents.messages.list(agent.id, { limit: 2, order: 'asc' })) history.push(item);
+  history.forEach(typed);
+  assert.equal(new Set(history.map((item) => item.id)).size, history.length);
+  assert.equal(history.filter((item) => item.message_type === 'assistant_message').length, 5);
+});
+
+test('a cancel ends the stream', async () => {
+  const agent = await newAgent();
+  const items = [];
+  for await (const item of await client.agents.messages.stream(agent.id, { input: '[[demo hang]]', background: true })) {
+    if (items.length === 0) {
+      assert.deepEqual(await other.agents.messages.cancel(agent.id), { [item.run_id]: 'cancelled' });
+    }
+    items.push(item);
+  }
+  assert.deepEqual(whole(items), ['ping', 'stop_reason', 'usage_statistics']);
+  assert.equal(items.at(-2).stop_reason, 'cancelled');
+});
+
+test('a failed run throws', async () => {
+  const agent = await newAgent();
+  const items = [];
+  await assert.rejects(
+    async () => {
+      const stream = await client.agents.messages.stream(agent.id, { input: '[[demo error=500]]', background: true });
+      for await (const item of stream) items.push(item);
+    },
+    (error) => error instanceof APIError && error.error.error_type === 'llm_error',
+  );
+  assert.deepEqual(whole(items), ['ping', 'stop_reason', 'usage_statistics']);
+});
+
+test('errors are the classes of the SDK', async () => {
+  const agent = await newAgent();
+  const absent = '00000000-0000-4000-8000-000000000000';
+  await assert.rejects(client.agents.retrieve(`agent-${absent}`), NotFoundError);
+  await assert.rejects(client.agents.messages.stream(`agent-${absent}`, { input: 'hello' }), NotFoundError);
+  await assert.rejects(client.runs.retrieve(`run-${absent}`), NotFoundError);
+  await assert.rejects(client.runs.retrieve('nonsense'), BadRequestError);
+  await assert.rejects(client.agents.messages.stream(agent.id, { input: 'hello', max_steps: 0 }), UnprocessableEntityError);
+  await assert.rejects(client.agents.messages.create(agent.id, {}), UnprocessableEntityError);
+  await assert.rejects(client.agents.messages.cancel(agent.id), ConflictError);
+});
+
+test('a request sent twice is one run', async () => {
+  const agent = await newAgent();
+  const body = { messages: [{ role: 'user', content: 'hello', otid: 'a-request-sent-twice' }], background: true };
+  const first = await collect(client.agents.messages.stream(agent.id, body));
+  assert.deepEqual(await collect(other.agents.messages.stream(agent.id, body)), first);
+});
