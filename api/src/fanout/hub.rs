@@ -1,6 +1,6 @@
 //! The hub: opens streams, waits for ends, and looks after what the live tail may lose.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -117,11 +117,12 @@ pub(super) struct Shared {
     rereads: Mutex<Rereads>,
 }
 
-/// The runs whose followers were told in this round to read the log again, and no more than that.
+/// When the followers of each run were last told to read the log again, and no more than that. Runs that have ended are
+/// not in here.
 #[derive(Default)]
 struct Rereads {
     round: u64,
-    runs: HashSet<RunId>,
+    told: HashMap<RunId, u64>,
 }
 
 /// What a follower that heard [`Live::Check`] has to read.
@@ -139,15 +140,16 @@ impl Shared {
         self.rereads.lock().unwrap_or_else(PoisonError::into_inner).round
     }
 
-    /// How deep a follower has to look. Each of them is spared the run row once per round at most: a second check in
-    /// the same round is not the watch's own.
+    /// How deep a follower has to look that was spared the run row in this round before. It is spared it once for each
+    /// time that the watch told it to read the log: another check is not the watch's own.
     pub(super) fn depth(&self, run: RunId, round_spared: &mut u64) -> Depth {
         let rereads = self.rereads.lock().unwrap_or_else(PoisonError::into_inner);
-        if rereads.round > *round_spared && rereads.runs.contains(&run) {
-            *round_spared = rereads.round;
-            Depth::Log
-        } else {
-            Depth::LogAndRun
+        match rereads.told.get(&run) {
+            Some(round) if round > round_spared => {
+                *round_spared = *round;
+                Depth::Log
+            }
+            Some(_) | None => Depth::LogAndRun,
         }
     }
 
@@ -163,12 +165,14 @@ impl Shared {
                 HashSet::new()
             }
         };
-        let reread: HashSet<RunId> =
-            followed.into_iter().filter(|run| !ended.contains(run) && is_due(*run, round)).collect();
+        let running: HashSet<RunId> = followed.into_iter().filter(|run| !ended.contains(run)).collect();
+        let reread: Vec<RunId> = running.iter().copied().filter(|run| is_due(*run, round)).collect();
         {
             // Before the checks go out, so that who hears one finds it here.
             let mut rereads = self.rereads.lock().unwrap_or_else(PoisonError::into_inner);
-            *rereads = Rereads { round, runs: reread.clone() };
+            rereads.round = round;
+            rereads.told.retain(|run, _| running.contains(run));
+            rereads.told.extend(reread.iter().map(|run| (*run, round)));
         }
         for run in ended.into_iter().chain(reread) {
             self.log.check(run);
