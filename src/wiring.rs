@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use holdfast_api::fanout::{Hub, HubOptions};
 use holdfast_shared::backends::embedded::{EmbeddedEventLog, EmbeddedQueue, EmbeddedSignals};
 use holdfast_shared::backends::rabbitmq::RabbitQueue;
@@ -35,6 +35,23 @@ pub(crate) struct Backends {
     pub(crate) relay: Arc<Relay>,
     pub(crate) heartbeat_store: HeartbeatStore,
     pub(crate) seams: Seams,
+}
+
+/// Checks that a distributed installation has all its servers.
+///
+/// # Errors
+/// All that is missing, by name.
+pub(crate) fn require_servers(settings: &Settings) -> anyhow::Result<()> {
+    let named = [
+        ("DATABASE_URL", settings.database_url.is_some()),
+        ("AMQP_URL", settings.amqp_url.is_some()),
+        ("REDIS_URL", settings.redis_url.is_some()),
+    ];
+    let missing: Vec<_> = named.iter().filter(|(_, is_set)| !is_set).map(|(name, _)| *name).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!("not set: {}; set what is missing, or use `holdfast dev`, which needs no server", missing.join(", "))
 }
 
 /// Connects what the settings name; what they do not name lives in `data_dir`.

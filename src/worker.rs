@@ -8,6 +8,7 @@ use crate::{shutdown, wiring};
 
 /// Works until SIGTERM or Ctrl-C, then drains.
 pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
+    wiring::require_servers(settings)?;
     let shutdown = shutdown::on_signal()?;
     let backends = wiring::connect(settings, None).await?;
     let worker = wiring::worker(settings, &backends)?;

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::client::Client;
-use super::services::{self, Database};
+use super::services::{self, Database, Queues};
 
 /// The longest that anything in a test may take before it counts as hanging. It is generous: the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -273,10 +273,11 @@ impl Drop for Cluster {
         self.kill_everything();
         forget_redis_keys(&self.settings["REDIS_URL"], &self.prefix);
         let Some(database) = self.database.take() else { return };
+        let queues = Queues::of(&self.prefix);
         // The test's own runtime may be the one that drops this value, so the work needs another one.
         let removal = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(database.remove());
+            runtime.block_on(async { tokio::join!(database.remove(), queues.remove()) });
         });
         let removed = removal.join();
         assert!(removed.is_ok() || std::thread::panicking(), "the test's database stays behind");

@@ -3,6 +3,8 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod client;
+mod contract_event_log;
+mod contract_run_queue;
 mod contract_store;
 mod distributed;
 mod embedded;

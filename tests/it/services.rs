@@ -58,3 +58,66 @@ impl Database {
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut admin).await.expect("the database goes");
     }
 }
+
+/// Queues of one's own on the broker. Names cannot be listed without its management plugin, so whoever makes queues
+/// removes them.
+pub struct Queues {
+    prefix: String,
+}
+
+impl Queues {
+    /// Queues that no other test uses.
+    pub fn new() -> Self {
+        Self { prefix: unique_name("queue") }
+    }
+
+    /// The queues of an installation with this prefix.
+    pub fn of(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// What their names begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    async fn channel() -> (lapin::Connection, lapin::Channel) {
+        let properties = lapin::ConnectionProperties::default();
+        let connection = lapin::Connection::connect(&amqp_url(), properties).await.expect("RabbitMQ answers");
+        let channel = connection.create_channel().await.expect("a channel");
+        (connection, channel)
+    }
+
+    /// The body of the oldest dead letter, waiting until there is one.
+    pub async fn take_dead_letter(&self) -> String {
+        use futures::StreamExt;
+        let (_connection, channel) = Self::channel().await;
+        let options = lapin::options::BasicConsumeOptions { no_ack: true, ..Default::default() };
+        let queue = format!("{}.runs.dead", self.prefix).into();
+        let mut letters =
+            channel.basic_consume(queue, "".into(), options, Default::default()).await.expect("the queue is there");
+        let letter = tokio::time::timeout(std::time::Duration::from_secs(20), letters.next()).await;
+        let letter = letter.expect("a dead letter in time").expect("the consumer stays").expect("a message");
+        String::from_utf8(letter.data).expect("UTF-8")
+    }
+
+    /// Declares the queue of runs with another type, which a broker refuses if it has it already.
+    pub async fn declare_as(&self, kind: &str) -> Result<(), String> {
+        use lapin::types::{AMQPValue, FieldTable};
+        let (_connection, channel) = Self::channel().await;
+        let options = lapin::options::QueueDeclareOptions { durable: true, ..Default::default() };
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
+        let declared = channel.queue_declare(format!("{}.runs", self.prefix).into(), options, arguments).await;
+        declared.map(|_queue| ()).map_err(|error| error.to_string())
+    }
+
+    /// Removes them.
+    pub async fn remove(self) {
+        let (_connection, channel) = Self::channel().await;
+        for name in ["runs", "runs.dead"] {
+            let queue = format!("{}.{name}", self.prefix).into();
+            channel.queue_delete(queue, Default::default()).await.expect("the queue goes");
+        }
+    }
+}

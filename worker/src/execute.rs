@@ -88,7 +88,12 @@ impl Worker {
         let last = writer.stage(|encoder| encoder.end(&outcome, &run.usage));
         let mut events = writer.unarchived().to_vec();
         events.extend_from_slice(&last);
-        match self.services.store.settle(lease, &RunEnd { outcome, at, events }).await {
+        match self
+            .services
+            .store
+            .settle(lease, &RunEnd { outcome, at, closing: self.services.seams.id(), events })
+            .await
+        {
             Ok(entries) => self.services.relay.nudge(entries),
             Err(StoreError::Fenced) => return AttemptEnd::Fenced,
             Err(error) => {

@@ -5,6 +5,7 @@ use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::run::{Outcome, Run, RunStatus};
 use holdfast_shared::domain::stop_reason::StopReason;
 use holdfast_shared::domain::tenant::TenantId;
+use holdfast_shared::ports::seams::Seams;
 use holdfast_shared::ports::signals::Signal;
 use holdfast_shared::ports::store::{CancelRequest, RunEnd, RunFilter};
 use holdfast_shared::wire::event::Encoder;
@@ -49,7 +50,7 @@ async fn cancel_active(app: &App, run: RunId) -> Result<(), ApiError> {
         CancelRequest::Ended => {}
         CancelRequest::Requested => services.signals.send(Signal::Cancel(run)).await,
         CancelRequest::Created(created) => {
-            let end = end_of_created(&created, services.seams.now());
+            let end = end_of_created(&created, &services.seams);
             match services.store.settle_created(run, &end).await? {
                 Some(entries) => {
                     services.relay.nudge(entries);
@@ -65,9 +66,9 @@ async fn cancel_active(app: &App, run: RunId) -> Result<(), ApiError> {
 }
 
 /// The end of a run that never started.
-fn end_of_created(run: &Run, at: holdfast_shared::domain::Timestamp) -> RunEnd {
+fn end_of_created(run: &Run, seams: &Seams) -> RunEnd {
     let outcome = Outcome::stopped(StopReason::Cancelled);
     let mut encoder = Encoder::new(run.id, run.request.attachment, run.archived);
     let events = encoder.end(&outcome, &run.usage);
-    RunEnd { outcome, at, events }
+    RunEnd { outcome, at: seams.now(), closing: seams.id(), events }
 }

@@ -87,10 +87,10 @@ impl Channels {
 
     /// The source is back for a run: if it was lost, the followers look again.
     pub fn refresh(&self, run: RunId) {
-        if let Some(entry) = self.followed_runs().get_mut(&run) {
-            if std::mem::take(&mut entry.is_stale) {
-                let _ = entry.sender.send(Live::Check);
-            }
+        if let Some(entry) = self.followed_runs().get_mut(&run)
+            && std::mem::take(&mut entry.is_stale)
+        {
+            let _ = entry.sender.send(Live::Check);
         }
     }
 

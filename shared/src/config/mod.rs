@@ -424,7 +424,12 @@ impl Raw {
             return Err(invalid("HOLDFAST_RETURNED_AFTER_MS", problem));
         }
         if lease < returned_after {
-            return Err(invalid("HOLDFAST_LEASE_MS", "must not be shorter than HOLDFAST_RETURNED_AFTER_MS"));
+            let least = returned_after.as_millis();
+            let problem = format!(
+                "must not be shorter than HOLDFAST_RETURNED_AFTER_MS, here {least}, which in turn takes at least two of \
+                 HOLDFAST_HEARTBEAT_MS"
+            );
+            return Err(invalid("HOLDFAST_LEASE_MS", problem));
         }
         if self.worker_concurrency == 0 {
             return Err(invalid("HOLDFAST_WORKER_CONCURRENCY", "must be at least 1"));

@@ -266,6 +266,8 @@ pub struct RunEnd {
     pub outcome: Outcome,
     /// When.
     pub at: Timestamp,
+    /// Id for the message that answers the calls which this end leaves open, should there be any.
+    pub closing: MessageId,
     /// Events that are not archived yet, the terminal ones included; the last is `[DONE]`.
     pub events: Vec<Event>,
 }

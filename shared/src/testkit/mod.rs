@@ -1,3 +1,5 @@
 //! Contract suites of the ports, and doubles for tests.
 
+pub mod event_log_suite;
+pub mod run_queue_suite;
 pub mod store_suite;

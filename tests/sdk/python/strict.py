@@ -42,7 +42,7 @@ def validate(item: pydantic.BaseModel, expected: type[pydantic.BaseModel] | None
     """Asserts that the object's data fits its class without any leniency of the SDK."""
     if expected is not None:
         assert type(item) is expected, f"{type(item).__name__} instead of {expected.__name__}: {item!r}"
-    pydantic.TypeAdapter(type(item)).validate_json(item.model_dump_json(warnings="error"))
+    pydantic.TypeAdapter(type(item)).validate_json(item.model_dump_json(by_alias=True, warnings="error"))
 
 
 def message(item: pydantic.BaseModel) -> None:

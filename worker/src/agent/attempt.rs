@@ -446,7 +446,7 @@ impl<'a> Attempt<'a> {
         let last = self.end(outcome, now);
         let mut events = self.writer.unarchived().to_vec();
         events.extend_from_slice(&last.events);
-        let end = RunEnd { outcome: last.outcome, at: now, events };
+        let end = RunEnd { outcome: last.outcome, at: now, closing: last.closing, events };
         let entries = self.services.store.settle(&self.lease, &end).await?;
         self.services.relay.nudge(entries);
         tracing::info!(run.id = %self.run.id, stop_reason = end.outcome.reason.as_str(), "run ended");
@@ -458,7 +458,7 @@ impl<'a> Attempt<'a> {
     fn end(&mut self, outcome: Outcome, at: Timestamp) -> RunEnd {
         let usage = self.usage;
         let events = self.writer.stage(|encoder: &mut Encoder| encoder.end(&outcome, &usage));
-        RunEnd { outcome, at, events }
+        RunEnd { outcome, at, closing: self.services.seams.id(), events }
     }
 
     fn facts<'b>(&self, step: &Current, answer: &'b Answer, is_cut: bool) -> StepFacts<'b> {

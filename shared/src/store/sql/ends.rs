@@ -1,12 +1,11 @@
 //! The ends of runs.
 
 use sqlx::Row as _;
-use uuid::Uuid;
 
 use super::claims::{self, Held};
 use super::{Adapter, Conn, events, id, messages, outbox, steps};
 use crate::domain::event::EventKind;
-use crate::domain::ids::{AgentId, Id as _, MessageId, RunId};
+use crate::domain::ids::{AgentId, Id as _, RunId};
 use crate::domain::lease::Lease;
 use crate::domain::message::{Body, Labels, Message};
 use crate::domain::step::{OpenStep, RecordedAnswer, StepError, StepStatus};
@@ -123,7 +122,7 @@ async fn close_step(conn: &mut Conn, held: &Held, open: &OpenStep, end: &RunEnd)
         return Ok(());
     };
     let message = Message {
-        id: MessageId::from_uuid(Uuid::new_v4()),
+        id: end.closing,
         agent_id: held.agent,
         run_id: Some(held.run),
         step_id: Some(open.id),

@@ -1,0 +1,380 @@
+//! The contract of the store: what every adapter promises. What is not in here is not promised.
+//!
+//! Each case gets an empty store. [`store_contract`](crate::store_contract) makes a test of each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::domain::Timestamp;
+use crate::domain::agent::{Agent, AgentSettings};
+use crate::domain::block::{Block, BlockDetails};
+use crate::domain::event::{Event, EventKind};
+use crate::domain::ids::{AgentId, Id, MessageId, RunId, StepId, WorkerId};
+use crate::domain::lease::{Lease, TakeoverAfter};
+use crate::domain::limits::{APPEND_BATCH_BYTES, READ_BYTES};
+use crate::domain::message::{Answer, AnswerPart, Body, Content, Labels, Message, Role};
+use crate::domain::model::ModelHandle;
+use crate::domain::page::{Order, Page};
+use crate::domain::position::SeqId;
+use crate::domain::run::{
+    Attachment, ErrorType, Outcome, Run, RunError, RunRequest, RunState, RunStatus, RunType, StreamMode,
+};
+use crate::domain::step::StepStatus;
+use crate::domain::stop_reason::StopReason;
+use crate::domain::tenant::TenantId;
+use crate::domain::tool::{ToolCall, ToolReturn, ToolStatus};
+use crate::domain::usage::{RunUsage, Usage};
+use crate::ports::seams::Seams;
+use crate::ports::store::{
+    Accepted, AgentChange, AgentFilter, AnswerRecord, CancelRequest, Claim, Claimed, EditOutcome, MessageFilter,
+    MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunEnd, RunFilter, StepCommit, Store, StoreError,
+};
+
+mod agents;
+mod ends;
+mod lists;
+mod outbox;
+mod runs;
+mod steps;
+
+pub use agents::*;
+pub use ends::*;
+pub use lists::*;
+pub use outbox::*;
+pub use runs::*;
+pub use steps::*;
+
+/// Makes a test of each case. The argument is an async function that runs a case on a new, empty store.
+#[macro_export]
+macro_rules! store_contract {
+    ($with_store:path) => {
+        $crate::store_contract!(@tests $with_store:
+            an_agent_reads_back_as_it_was_stored
+            agents_are_found_by_name_text_and_tags
+            a_change_of_settings_compiles_the_system_message_anew
+            a_client_chooses_what_is_in_context
+            a_deleted_agent_is_unknown_but_its_runs_stay
+            tenants_see_nothing_of_each_other
+            accepting_stores_run_input_events_and_hint_together
+            a_refused_run_leaves_nothing_behind
+            the_same_request_many_times_at_once_makes_one_run
+            a_key_that_was_used_for_something_else_is_refused
+            a_full_line_refuses_and_names_the_active_run
+            runs_of_an_agent_execute_one_at_a_time_in_order_of_arrival
+            of_many_claims_at_once_one_wins
+            a_live_holder_keeps_its_run_and_a_silent_one_loses_it
+            a_retired_workers_run_can_be_taken_at_once
+            a_fenced_worker_can_write_nothing
+            the_archive_has_no_gap_and_is_read_from_any_cursor
+            a_large_archive_is_read_in_parts
+            a_step_without_an_answer_is_replaced
+            recorded_results_survive_a_takeover
+            a_memory_edit_is_applied_once
+            a_failed_memory_edit_changes_nothing_but_is_recorded
+            a_committed_step_is_whole_and_resets_the_attempts
+            writes_may_be_repeated_after_a_lost_confirmation
+            the_input_of_a_run_enters_the_context_with_its_claim
+            an_agent_that_clears_its_context_starts_each_run_empty
+            the_end_of_a_run_wakes_the_next_one
+            the_last_step_and_the_end_are_one_commit
+            an_end_answers_the_calls_that_it_leaves_open
+            a_cancel_of_a_created_run_ends_it_without_a_worker
+            a_cancel_of_a_running_run_is_heard_at_the_heartbeat
+            a_released_run_uses_up_no_attempt
+            pages_of_runs_follow_the_requested_order
+            pages_of_agents_messages_and_steps_have_no_gap_or_repeat
+            unknown_cursors_are_refused
+            runs_are_filtered
+            messages_are_searched_in_any_case
+            the_outbox_keeps_hints_until_they_are_done
+            lost_runs_are_hinted_again_but_not_too_often
+            any_text_can_be_stored
+        );
+    };
+    (@tests $with_store:path: $($case:ident)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $case() {
+            $with_store($crate::testkit::store_suite::$case).await;
+        }
+    )*};
+}
+
+/// A store under test.
+pub type SharedStore = Arc<dyn Store>;
+
+/// Long enough that no worker in a test is silent for it.
+const LONG: TakeoverAfter = TakeoverAfter(Duration::from_secs(600));
+/// Every worker is silent for this long.
+const AT_ONCE: TakeoverAfter = TakeoverAfter(Duration::ZERO);
+
+fn now() -> Timestamp {
+    Seams::system().now()
+}
+
+fn new_id<I: Id>() -> I {
+    I::from_uuid(Uuid::new_v4())
+}
+
+fn default_settings() -> AgentSettings {
+    AgentSettings {
+        agent_type: "letta_v1_agent".to_owned(),
+        system: "Be kind.".to_owned(),
+        model: ModelHandle::demo(),
+        model_settings: Some(serde_json::json!({"temperature": 0.5})),
+        context_window_limit: Some(32_000),
+        tools: vec!["memory_replace".to_owned()],
+        tool_rules: Vec::new(),
+        tags: Vec::new(),
+        description: None,
+        metadata: None,
+        timezone: "UTC".to_owned(),
+        message_buffer_autoclear: false,
+        other: serde_json::Map::new(),
+    }
+}
+
+fn block(label: &str, value: &str) -> Block {
+    let details = BlockDetails {
+        limit: 1000,
+        description: Some("notes".to_owned()),
+        read_only: false,
+        metadata: None,
+        tags: Vec::new(),
+        hidden: None,
+    };
+    Block {
+        id: new_id(),
+        label: label.to_owned(),
+        value: value.to_owned(),
+        details,
+        created_at: now(),
+        updated_at: now(),
+    }
+}
+
+fn message(agent_id: AgentId, body: Body) -> Message {
+    Message { id: new_id(), agent_id, run_id: None, step_id: None, body, labels: Labels::default(), created_at: now() }
+}
+
+fn user(agent: AgentId, text: &str) -> Message {
+    message(agent, Body::User(Content::Text(text.to_owned())))
+}
+
+/// A tenant's agent in a store.
+struct Scene {
+    store: SharedStore,
+    tenant: TenantId,
+    agent: AgentId,
+}
+
+impl Scene {
+    async fn new(store: &SharedStore) -> Self {
+        Self::with_settings(store, default_settings()).await
+    }
+
+    async fn with_settings(store: &SharedStore, settings: AgentSettings) -> Self {
+        let (agent, system) = new_agent("Ada", settings);
+        let tenant = TenantId::default();
+        store.create_agent(&tenant, &agent, &system).await.expect("a new agent");
+        Self { store: Arc::clone(store), tenant, agent: agent.id }
+    }
+
+    fn new_run(&self, text: &str) -> NewRun {
+        new_run(&self.tenant, self.agent, text)
+    }
+
+    async fn accept(&self, text: &str) -> RunId {
+        let new = self.new_run(text);
+        assert!(matches!(self.store.accept_run(&new).await.expect("accepted"), Accepted::New(_)));
+        new.run.id
+    }
+
+    async fn run(&self, id: RunId) -> Run {
+        self.store.run(&self.tenant, id).await.expect("readable").expect("known")
+    }
+
+    async fn agent(&self) -> Agent {
+        self.store.agent(&self.tenant, self.agent).await.expect("readable").expect("known")
+    }
+
+    async fn history(&self) -> Vec<Message> {
+        let filter = MessageFilter { agent: self.agent, run: None };
+        self.store.messages(&filter, &first_page(Order::Ascending)).await.expect("readable")
+    }
+
+    async fn claim(&self, run: RunId) -> Claimed {
+        claimed(self.store.claim(run, live_worker(&self.store).await, LONG, now()).await.expect("an answer"))
+    }
+
+    async fn take_over(&self, run: RunId) -> Claimed {
+        claimed(self.store.claim(run, live_worker(&self.store).await, AT_ONCE, now()).await.expect("an answer"))
+    }
+
+    /// Begins a step and says its id.
+    async fn begin(&self, lease: &Lease, number: u32) -> StepId {
+        let step = NewStep { id: new_id(), number, model: ModelHandle::demo(), started_at: now() };
+        self.store.begin_step(lease, &step).await.expect("begun");
+        step.id
+    }
+
+    /// Records an answer with calls and says the message's id.
+    async fn answer(&self, lease: &Lease, step: StepId, calls: &[ToolCall]) -> MessageId {
+        let record = answer_record(self.agent, lease.run, step, calls);
+        self.store.record_answer(lease, &record).await.expect("recorded");
+        record.message.id
+    }
+
+    async fn settle(&self, lease: &Lease) -> Vec<OutboxEntry> {
+        let end = end_of(&self.run(lease.run).await, StopReason::EndTurn);
+        self.store.settle(lease, &end).await.expect("settled")
+    }
+
+    async fn drain_outbox(&self, entries: &[OutboxEntry]) {
+        let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+        self.store.outbox_done(&ids).await.expect("done");
+    }
+}
+
+fn new_agent(name: &str, settings: AgentSettings) -> (Agent, Message) {
+    let id = new_id();
+    let system = message(id, Body::System(Content::Text("compiled".to_owned())));
+    let agent = Agent {
+        id,
+        name: name.to_owned(),
+        settings,
+        blocks: vec![block("persona", "I help."), block("human", "Unknown.")],
+        message_ids: vec![system.id],
+        last_stop_reason: None,
+        last_run_completion: None,
+        last_run_duration_ms: None,
+        created_at: now(),
+        updated_at: now(),
+    };
+    (agent, system)
+}
+
+fn new_run(tenant: &TenantId, agent: AgentId, text: &str) -> NewRun {
+    let id = new_id();
+    let request = RunRequest {
+        run_type: RunType::SendMessageStreaming,
+        attachment: Attachment::Background,
+        mode: StreamMode::Tokens,
+        include_pings: true,
+        max_steps: 50,
+        include_types: None,
+        override_model: None,
+        override_system: None,
+        use_assistant_message: true,
+        assistant_message_tool_name: "send_message".to_owned(),
+        assistant_message_tool_kwarg: "message".to_owned(),
+        callback_url: None,
+    };
+    let run = Run {
+        id,
+        tenant: tenant.clone(),
+        agent_id: agent,
+        request,
+        state: RunState::Created,
+        cancel_requested: false,
+        usage: RunUsage::default(),
+        archived: SeqId::new(1),
+        created_at: now(),
+        ttft_ns: None,
+    };
+    NewRun {
+        run,
+        input: vec![Message { run_id: Some(id), ..user(agent, text) }],
+        key: None,
+        opening: vec![event(1, EventKind::Ping)],
+        trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        max_queued: 10,
+    }
+}
+
+fn event(seq: u64, kind: EventKind) -> Event {
+    Event { seq: SeqId::new(seq), kind, frame: Bytes::from(format!("data: {{\"seq_id\":{seq}}}\n\n")) }
+}
+
+fn plain_events(numbers: std::ops::RangeInclusive<u64>) -> Vec<Event> {
+    numbers.map(|seq| event(seq, EventKind::AssistantMessage)).collect()
+}
+
+fn call(id: &str) -> ToolCall {
+    ToolCall { id: id.to_owned(), name: "look".to_owned(), arguments: "{}".to_owned() }
+}
+
+fn answer_record(agent: AgentId, run: RunId, step: StepId, calls: &[ToolCall]) -> AnswerRecord {
+    let answer = Answer { parts: vec![AnswerPart::Text("Let me look.".to_owned())], calls: calls.to_vec() };
+    let body = Message { run_id: Some(run), step_id: Some(step), ..message(agent, Body::Assistant(answer)) };
+    AnswerRecord { message: body, usage: usage(7), llm_request_ns: 1234, events: Vec::new() }
+}
+
+fn usage(tokens: u64) -> Usage {
+    Usage { completion_tokens: tokens, prompt_tokens: 1, total_tokens: tokens + 1, ..Usage::default() }
+}
+
+fn step_commit(id: StepId, messages: Vec<Message>, events: Vec<Event>) -> StepCommit {
+    StepCommit {
+        id,
+        status: StepStatus::Success,
+        stop_reason: None,
+        error: None,
+        usage: usage(3),
+        messages,
+        llm_request_ns: Some(10),
+        tool_execution_ns: None,
+        step_ns: 20,
+        run_usage: RunUsage { sum: usage(3), step_count: 1, context_tokens: Some(99) },
+        ttft_ns: Some(5),
+        events,
+    }
+}
+
+fn end_of(run: &Run, reason: StopReason) -> RunEnd {
+    let error = (reason.run_status() == RunStatus::Failed).then(|| RunError {
+        error_type: ErrorType::InternalError,
+        message: "It broke.".to_owned(),
+        detail: None,
+        provider_status: None,
+    });
+    let first = run.archived.get() + 1;
+    let kinds = [EventKind::StopReason, EventKind::UsageStatistics, EventKind::Done];
+    let events = kinds.into_iter().zip(first..).map(|(kind, seq)| event(seq, kind)).collect();
+    RunEnd { outcome: Outcome { reason, error }, at: now(), closing: new_id(), events }
+}
+
+fn first_page<I>(order: Order) -> Page<I> {
+    Page { after: None, before: None, limit: 1000, order }
+}
+
+async fn live_worker(store: &SharedStore) -> WorkerId {
+    let worker = new_id();
+    store.heartbeat(worker).await.expect("a heartbeat");
+    worker
+}
+
+#[track_caller]
+fn claimed(claim: Claim) -> Claimed {
+    match claim {
+        Claim::Claimed(claimed) => *claimed,
+        other => panic!("expected a claim, got {other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_fenced<T: std::fmt::Debug>(answer: Result<T, StoreError>) {
+    assert!(matches!(answer, Err(StoreError::Fenced)), "expected to be fenced, got {answer:?}");
+}
+
+fn texts(messages: &[Message]) -> Vec<String> {
+    let text = |message: &Message| match &message.body {
+        Body::System(_) => "system".to_owned(),
+        Body::User(content) | Body::History(content) => content.text(),
+        Body::Assistant(_) => "assistant".to_owned(),
+        Body::ToolReturns(_) => "tool".to_owned(),
+    };
+    messages.iter().map(text).collect()
+}
