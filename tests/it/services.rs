@@ -101,13 +101,19 @@ impl Queues {
         String::from_utf8(letter.data).expect("UTF-8")
     }
 
-    /// Declares the queue of runs with another type, which a broker refuses if it has it already.
+    /// Declares the queue of runs again, as one of this type; a broker refuses that if it has it as another.
     pub async fn declare_as(&self, kind: &str) -> Result<(), String> {
         use lapin::types::{AMQPValue, FieldTable};
         let (_connection, channel) = Self::channel().await;
         let options = lapin::options::QueueDeclareOptions { durable: true, ..Default::default() };
         let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
+        let dead = format!("{}.runs.dead", self.prefix);
+        for (name, value) in
+            [("x-queue-type", kind), ("x-dead-letter-exchange", ""), ("x-dead-letter-routing-key", dead.as_str())]
+        {
+            arguments.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(1000));
         let declared = channel.queue_declare(format!("{}.runs", self.prefix).into(), options, arguments).await;
         declared.map(|_queue| ()).map_err(|error| error.to_string())
     }
