@@ -17,6 +17,7 @@ pub(crate) struct Options {
 
 /// Serves until SIGTERM or Ctrl-C.
 pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
+    settings.api.require_keys()?;
     wiring::require_servers(settings)?;
     let shutdown = shutdown::on_signal()?;
     let backends = wiring::connect(settings, None).await?;

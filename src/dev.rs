@@ -31,6 +31,7 @@ pub(crate) struct Options {
 
 /// Runs everything until SIGTERM or Ctrl-C, then drains.
 pub(crate) async fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> {
+    settings.api.require_keys()?;
     let shutdown = shutdown::on_signal()?;
     let directory = Directory::open(settings, options)?;
     let backends = wiring::connect(settings, Some(directory.path())).await?;

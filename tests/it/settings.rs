@@ -123,3 +123,11 @@ fn keys_are_never_shown() {
     assert!(said.contains("HOLDFAST_API_KEYS"), "{said}");
     assert!(!said.contains("secret-one") && !said.contains("secret-two"), "a key is in {said}");
 }
+
+#[test]
+fn the_readme_lists_every_setting() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
+    for name in holdfast_shared::config::variables().chain(["HOLDFAST_CONFIG"]) {
+        assert!(readme.contains(&format!("`{name}`")), "{name} is not in the README");
+    }
+}

@@ -46,6 +46,11 @@ const VARIABLES: [(&str, &str); 30] = [
     ("HOLDFAST_LOG_FORMAT", "log_format"),
 ];
 
+/// The variables that are read.
+pub fn variables() -> impl Iterator<Item = &'static str> {
+    VARIABLES.iter().map(|(name, _)| *name)
+}
+
 /// Why the settings are not usable. Every text names the setting and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -198,6 +203,24 @@ pub struct ApiSettings {
     pub max_queued_runs: u32,
     /// Most bytes of a request body.
     pub max_body_bytes: usize,
+}
+
+impl ApiSettings {
+    /// Checks that nobody can come in unknown. Only for commands that listen.
+    ///
+    /// # Errors
+    /// The address can be reached from other machines, and there is no key.
+    pub fn require_keys(&self) -> Result<(), SettingsError> {
+        let listen = self.listen;
+        if !self.keys.is_empty() || listen.ip().is_loopback() {
+            return Ok(());
+        }
+        let problem = format!(
+            "{listen} can be reached from other machines, but no API key is set: set HOLDFAST_API_KEYS to one or more \
+             long random keys, or listen on 127.0.0.1"
+        );
+        Err(invalid("HOLDFAST_LISTEN", problem))
+    }
 }
 
 /// Settings of the worker.
@@ -362,6 +385,9 @@ impl Raw {
         self.openai_base_url = self.openai_base_url.filter(|url| !url.trim().is_empty());
         self.default_model = self.default_model.filter(|model| !model.trim().is_empty());
         self.data_dir = self.data_dir.filter(|path| !path.as_os_str().is_empty());
+        if self.log.trim().is_empty() {
+            self.log = Self::default().log;
+        }
         self
     }
 
@@ -371,15 +397,6 @@ impl Raw {
             .parse()
             .map_err(|_| invalid("HOLDFAST_LISTEN", "expected ADDRESS:PORT, for example 127.0.0.1:8283"))?;
         let keys = self.keys()?;
-        if keys.is_empty() && !listen.ip().is_loopback() {
-            return Err(invalid(
-                "HOLDFAST_LISTEN",
-                format!(
-                    "{listen} can be reached from other machines, but no API key is set: set HOLDFAST_API_KEYS to one \
-                     or more long random keys, or listen on 127.0.0.1"
-                ),
-            ));
-        }
         if self.max_body_bytes == 0 {
             return Err(invalid("HOLDFAST_MAX_BODY_BYTES", "must be at least 1"));
         }
@@ -498,7 +515,6 @@ mod tests {
     fn a_wrong_value_is_refused_by_name() {
         for (text, name) in [
             ("listen = \"here\"", "HOLDFAST_LISTEN"),
-            ("listen = \"0.0.0.0:8283\"", "HOLDFAST_API_KEYS"),
             ("api_keys = \"a b=12345678\"", "HOLDFAST_API_KEYS"),
             ("api_keys = \"short\"", "HOLDFAST_API_KEYS"),
             ("prefix = \"a b\"", "HOLDFAST_PREFIX"),
@@ -513,6 +529,15 @@ mod tests {
         ] {
             let error = from_toml(text).expect_err(text).to_string();
             assert!(error.contains(name), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_who_has_keys_may_listen_beyond_loopback() {
+        let settings = from_toml("listen = \"0.0.0.0:8283\"").expect("fine for a command that does not listen");
+        assert!(settings.api.require_keys().expect_err("open").to_string().contains("HOLDFAST_API_KEYS"));
+        for closed in ["listen = \"0.0.0.0:8283\"\napi_keys = \"long-enough\"", "listen = \"[::1]:1\""] {
+            from_toml(closed).expect("valid").api.require_keys().expect(closed);
         }
     }
 
