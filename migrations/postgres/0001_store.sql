@@ -69,7 +69,8 @@ CREATE TABLE runs (
     status TEXT NOT NULL CHECK (status IN ('created', 'running', 'completed', 'failed', 'cancelled')),
     background BOOLEAN NOT NULL,
     request TEXT NOT NULL,
-    -- The idempotency key and the hash of what was asked for with it.
+    -- The idempotency key, and the hash of what was asked for: with the key, or alone where a repeat may join the run
+    -- while it is active.
     request_key TEXT,
     request_content TEXT,
     trace TEXT,
@@ -95,7 +96,7 @@ CREATE TABLE runs (
     accepted_at BIGINT NOT NULL,
     hinted_at BIGINT,
     UNIQUE (agent_id, request_key),
-    CHECK ((request_key IS NULL) = (request_content IS NULL)),
+    CHECK (request_key IS NULL OR request_content IS NOT NULL),
     CHECK ((status IN ('completed', 'failed', 'cancelled')) = (completed_at IS NOT NULL)),
     CHECK ((completed_at IS NULL) = (stop_reason IS NULL)),
     CHECK ((completed_at IS NULL) = (terminal_seq IS NULL)),

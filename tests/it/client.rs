@@ -85,6 +85,12 @@ impl Client {
         self.answer(self.request(reqwest::Method::POST, path).json(body)).await
     }
 
+    /// POST of the same once more, as the SDKs do it after a minute without an answer
+    pub async fn post_again(&self, path: &str, body: &Value) -> Answer {
+        let request = self.request(reqwest::Method::POST, path).header("x-stainless-retry-count", "1");
+        self.answer(request.json(body)).await
+    }
+
     /// POST with bytes that may be anything
     pub async fn post_bytes(&self, path: &str, body: &'static [u8]) -> Answer {
         self.answer(self.request(reqwest::Method::POST, path).header("content-type", "application/json").body(body))

@@ -451,6 +451,27 @@ async fn messages_without_streaming_answer_one_object() {
 }
 
 #[tokio::test]
+async fn a_request_that_an_sdk_gave_up_waiting_for_is_not_executed_twice() {
+    let data = directory();
+    let dev = Dev::start(data.path()).await;
+    let agent = dev.client.create_agent().await;
+    let path = format!("/v1/agents/{agent}/messages");
+    let body = json!({"input": "[[demo tokens=40 delay_ms=50]]"});
+    let repeat = async {
+        let runs = format!("/v1/runs/?agent_id={agent}&active=true");
+        while dev.client.get(&runs).await.ok().as_array().expect("a list").is_empty() {}
+        dev.client.post_again(&path, &body).await.ok()
+    };
+    let (first, second) = tokio::join!(dev.client.post(&path, &body), repeat);
+    assert_eq!(first.ok()["messages"], second["messages"]);
+    let runs = dev.client.get(&format!("/v1/runs/?agent_id={agent}")).await.ok();
+    assert_eq!(runs.as_array().expect("a list").len(), 1);
+    // After its end the same text is a new request, also where an SDK sends it again.
+    let third = dev.client.post_again(&path, &json!({"input": "hello"})).await.ok();
+    assert_eq!(third["stop_reason"]["stop_reason"], "end_turn");
+}
+
+#[tokio::test]
 async fn a_filter_leaves_out_message_types_and_changes_no_number() {
     let data = directory();
     let dev = Dev::start(data.path()).await;

@@ -28,6 +28,8 @@ pub(crate) struct StartRun {
     pub(crate) run_type: RunType,
     /// W3C `traceparent` of the request.
     pub(crate) trace: Option<String>,
+    /// Whether an SDK says that it sends the request again.
+    pub(crate) is_retry: bool,
 }
 
 /// The run that answers a request.
@@ -50,7 +52,7 @@ impl Started {
 /// Accepts a run, or finds the one that the same request made before.
 pub(crate) async fn start_run(app: &App, wish: StartRun) -> Result<Started, ApiError> {
     let services = &app.services;
-    let StartRun { tenant, agent, request, run_type, trace } = wish;
+    let StartRun { tenant, agent, request, run_type, trace, is_retry } = wish;
     if services.store.agent(&tenant, agent).await?.is_none() {
         return Err(ApiError::NoAgent);
     }
@@ -70,6 +72,12 @@ pub(crate) async fn start_run(app: &App, wish: StartRun) -> Result<Started, ApiE
             }
         }
     }
+    let content = joinable_content(run_type, key.as_ref(), &request);
+    if let Some(content) = content.as_deref().filter(|_| is_retry)
+        && let Some(run) = services.store.active_run_by_content(agent, content).await?
+    {
+        return Ok(known(run));
+    }
     // Approval requests are not made yet, so that no answer can have one to go to.
     if request.answers_calls() {
         return Err(ApiError::NothingAwaitingApproval);
@@ -80,7 +88,7 @@ pub(crate) async fn start_run(app: &App, wish: StartRun) -> Result<Started, ApiE
         // Nobody is promised a stream that cannot be served: better to refuse while nothing is stored.
         services.log.ping().await?;
     }
-    let parts = NewRunParts { tenant, agent, attachment, run_type, key, trace };
+    let parts = NewRunParts { tenant, agent, attachment, run_type, key, content, trace };
     let new = new_run(parts, request, app.options.max_queued_runs, &services.seams)?;
     match services.store.accept_run(&new).await? {
         Accepted::New(entry) => {
@@ -115,6 +123,15 @@ fn request_key(agent: AgentId, request: &SendRequest) -> Option<RequestKey> {
     Some(RequestKey { key: sha256_hex(&(agent, otids))?, content: sha256_hex(request)? })
 }
 
+/// By what a repeat finds the run of a request that waits for its answer and has no key. The SDKs give such a request up
+/// after a minute of silence and send it again; it must not run twice for that (api/00 §5).
+fn joinable_content(run_type: RunType, key: Option<&RequestKey>, request: &SendRequest) -> Option<String> {
+    match (run_type, key) {
+        (RunType::SendMessage, None) => sha256_hex(request),
+        _ => None,
+    }
+}
+
 fn sha256_hex(value: &impl serde::Serialize) -> Option<String> {
     let bytes = serde_json::to_vec(value).ok()?;
     Some(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
@@ -127,11 +144,12 @@ struct NewRunParts {
     attachment: Attachment,
     run_type: RunType,
     key: Option<RequestKey>,
+    content: Option<String>,
     trace: Option<String>,
 }
 
 fn new_run(parts: NewRunParts, request: SendRequest, max_queued: u32, seams: &Seams) -> Result<NewRun, ApiError> {
-    let NewRunParts { tenant, agent, attachment, run_type, key, trace } = parts;
+    let NewRunParts { tenant, agent, attachment, run_type, key, content, trace } = parts;
     let now = seams.now();
     let id: RunId = seams.id();
     let mut encoder = Encoder::new(id, attachment, SeqId::START);
@@ -168,7 +186,7 @@ fn new_run(parts: NewRunParts, request: SendRequest, max_queued: u32, seams: &Se
         created_at: now,
         ttft_ns: None,
     };
-    Ok(NewRun { run, input, key, opening, trace, max_queued })
+    Ok(NewRun { run, input, key, content, opening, trace, max_queued })
 }
 
 fn stored(
@@ -236,6 +254,7 @@ mod tests {
                 attachment: Attachment::Background,
                 run_type: RunType::SendMessageStreaming,
                 key: None,
+                content: None,
                 trace: None,
             };
             let request = SendRequest::parse(&body).expect("a request");

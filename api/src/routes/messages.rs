@@ -143,13 +143,14 @@ async fn send_streaming(
 
 fn wish(tenant: TenantId, agent: AgentId, request: SendRequest, run_type: RunType, headers: &HeaderMap) -> StartRun {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(count) = text("x-stainless-retry-count").filter(|count| *count != "0") {
-        // Without otids a repeat cannot be told from a new request: who wonders about double runs finds this line.
-        tracing::info!(agent.id = %agent, retry.count = %count, "an SDK repeats a request");
+    let is_retry = text("x-stainless-retry-count").is_some_and(|count| count != "0");
+    if is_retry {
+        // Without otids a repeated stream cannot be told from a new one: who wonders about double runs finds this line.
+        tracing::info!(agent.id = %agent, "an SDK repeats a request");
     }
     // The form has a fixed length in every version that exists; anything longer is not one.
     let trace = text("traceparent").filter(|trace| trace.len() <= 64).map(str::to_owned);
-    StartRun { tenant, agent, request, run_type, trace }
+    StartRun { tenant, agent, request, run_type, trace, is_retry }
 }
 
 /// What makes no sense without a stream (api/03 §7).

@@ -124,6 +124,8 @@ pub struct NewRun {
     pub input: Vec<Message>,
     /// Its idempotency key.
     pub key: Option<RequestKey>,
+    /// For a request without a key: hash of what was asked for, by which a repeat can join it while it is active.
+    pub content: Option<String>,
     /// The events that it opens with.
     pub opening: Vec<Event>,
     /// W3C `traceparent` of the request.
@@ -329,6 +331,8 @@ pub trait Store: Send + Sync + 'static {
     async fn accept_run(&self, new: &NewRun) -> Result<Accepted, StoreError>;
     /// The run that a request with this key made, if any.
     async fn run_by_key(&self, agent: AgentId, key: &RequestKey) -> Result<Option<Accepted>, StoreError>;
+    /// The oldest run of an agent that is not over and was asked for without a key and with this content.
+    async fn active_run_by_content(&self, agent: AgentId, content: &str) -> Result<Option<Run>, StoreError>;
     /// A run; `None` if this tenant has none of that id.
     async fn run(&self, tenant: &TenantId, id: RunId) -> Result<Option<Run>, StoreError>;
     /// A page of runs.

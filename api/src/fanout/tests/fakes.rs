@@ -248,6 +248,10 @@ impl Store for FakeStore {
     async fn run_by_key(&self, _: AgentId, _: &RequestKey) -> Result<Option<Accepted>, StoreError> {
         unreachable!("no part of the fan-out")
     }
+
+    async fn active_run_by_content(&self, _: AgentId, _: &str) -> Result<Option<Run>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
     async fn runs(&self, _: &TenantId, _: &RunFilter, _: &Page<RunId>) -> Result<Vec<Run>, StoreError> {
         unreachable!("no part of the fan-out")
     }

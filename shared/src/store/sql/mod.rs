@@ -121,6 +121,10 @@ impl Store for Adapter {
         runs::by_key(&mut conn, agent, key).await
     }
 
+    async fn active_run_by_content(&self, agent: AgentId, content: &str) -> Result<Option<Run>, StoreError> {
+        runs::active_by_content(self, agent, content).await
+    }
+
     async fn run(&self, tenant: &TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
         runs::get(self, tenant, id).await
     }

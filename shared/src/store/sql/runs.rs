@@ -87,7 +87,7 @@ async fn insert(conn: &mut Conn, new: &NewRun) -> Result<(), StoreError> {
     .bind(run.request.attachment == Attachment::Background)
     .bind(values::document(&run.request)?)
     .bind(new.key.as_ref().map(|key| key.key.as_str()))
-    .bind(new.key.as_ref().map(|key| key.content.as_str()))
+    .bind(new.key.as_ref().map(|key| key.content.as_str()).or(new.content.as_deref()))
     .bind(new.trace.as_deref().map(plain))
     .bind(values::document(&run.usage)?)
     .bind(signed(run.archived.get())?)
@@ -110,6 +110,24 @@ pub(super) async fn by_key(conn: &mut Conn, agent: AgentId, key: &RequestKey) ->
     let Some(row) = row else { return Ok(None) };
     let is_same = row.try_get::<&str, _>("request_content")? == key.content;
     Ok(Some(if is_same { Accepted::Known(Box::new(read(&row)?)) } else { Accepted::KeyReused(id(&row, "id")?) }))
+}
+
+pub(super) async fn active_by_content(
+    store: &Adapter,
+    agent: AgentId,
+    content: &str,
+) -> Result<Option<Run>, StoreError> {
+    let row = sqlx::query(concat!(
+        "SELECT ",
+        run_columns!(),
+        " FROM runs WHERE agent_id = $1 AND status IN ('created', 'running') AND request_key IS NULL \
+         AND request_content = $2 ORDER BY arrival LIMIT 1"
+    ))
+    .bind(agent.uuid())
+    .bind(content)
+    .fetch_optional(store.reader())
+    .await?;
+    row.as_ref().map(read).transpose()
 }
 
 pub(super) async fn get(store: &Adapter, tenant: &TenantId, id: RunId) -> Result<Option<Run>, StoreError> {

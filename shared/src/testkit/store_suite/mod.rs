@@ -62,6 +62,7 @@ macro_rules! store_contract {
             a_refused_run_leaves_nothing_behind
             the_same_request_many_times_at_once_makes_one_run
             a_key_that_was_used_for_something_else_is_refused
+            a_repeat_without_a_key_can_join_an_active_run
             a_full_line_refuses_and_names_the_active_run
             runs_of_an_agent_execute_one_at_a_time_in_order_of_arrival
             of_many_claims_at_once_one_wins
@@ -288,6 +289,7 @@ fn new_run(tenant: &TenantId, agent: AgentId, text: &str) -> NewRun {
         run,
         input: vec![Message { run_id: Some(id), ..user(agent, text) }],
         key: None,
+        content: None,
         opening: vec![event(1, EventKind::Ping)],
         trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         max_queued: 10,

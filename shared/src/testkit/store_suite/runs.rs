@@ -80,6 +80,20 @@ pub async fn a_key_that_was_used_for_something_else_is_refused(store: SharedStor
 }
 
 /// See the name.
+pub async fn a_repeat_without_a_key_can_join_an_active_run(store: SharedStore) {
+    let scene = Scene::new(&store).await;
+    let content = "hash".to_owned();
+    assert_eq!(store.active_run_by_content(scene.agent, &content).await.expect("an answer"), None);
+    let new = NewRun { content: Some(content.clone()), ..scene.new_run("hello") };
+    store.accept_run(&new).await.expect("accepted");
+    let found = store.active_run_by_content(scene.agent, &content).await.expect("an answer");
+    assert_eq!(found.map(|run| run.id), Some(new.run.id));
+    assert_eq!(store.active_run_by_content(scene.agent, "other").await.expect("an answer"), None);
+    store.settle_created(new.run.id, &end_of(&new.run, StopReason::Cancelled)).await.expect("settled");
+    assert_eq!(store.active_run_by_content(scene.agent, &content).await.expect("an answer"), None);
+}
+
+/// See the name.
 pub async fn a_full_line_refuses_and_names_the_active_run(store: SharedStore) {
     let scene = Scene::new(&store).await;
     let oldest = scene.accept("one").await;
