@@ -79,7 +79,7 @@ pub(crate) async fn connect(settings: &Settings, data_dir: Option<&Path>) -> any
             let path = directory("DATABASE_URL")?.join("holdfast.db");
             let store = SqliteStore::open(&path).await.with_context(|| format!("cannot open {}", path.display()))?;
             // The directory is locked, so whoever worked in it before is gone: its runs need not wait for a lease to end.
-            store.forget_workers().await?;
+            store.forget_predecessor().await?;
             let store: Arc<dyn Store> = Arc::new(store);
             let shared = Arc::clone(&store);
             (

@@ -409,7 +409,8 @@ pub trait Store: Send + Sync + 'static {
     /// Removes published rows.
     async fn outbox_done(&self, ids: &[i64]) -> Result<(), StoreError>;
     /// Puts hints into the outbox for runs that lost theirs: runs whose holder is silent for longer than `after`, and
-    /// created runs at the head of their agent's line that nobody took for `unclaimed_after`. How many.
+    /// created runs at the head of their agent's line that nobody took for `unclaimed_after`, less and less often. How
+    /// many.
     async fn rescue(&self, after: TakeoverAfter, unclaimed_after: Duration) -> Result<u64, StoreError>;
 
     /// Whether the database answers.

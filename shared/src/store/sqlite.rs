@@ -109,13 +109,18 @@ impl SqliteStore {
         Ok(Self { writer, reader })
     }
 
-    /// Forgets the heartbeats of all workers. Only for a process that knows that no other works with this file: what a
-    /// killed predecessor held can then be taken at once.
+    /// Forgets the heartbeats of all workers and the hints that were sent. Only for a process that knows that no other
+    /// works with this file: what a predecessor held can then be taken at once, and what it had queued is queued again.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub async fn forget_workers(&self) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM workers").execute(&self.writer).await?;
+    pub async fn forget_predecessor(&self) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        sqlx::query("DELETE FROM workers").execute(&mut *tx).await?;
+        sqlx::query("UPDATE runs SET hinted_at = NULL WHERE status IN ('created', 'running')")
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
         Ok(())
     }
 

@@ -65,7 +65,8 @@ async fn orphaned(conn: &mut Conn, silence: i64, pause: i64) -> Result<Vec<Row>,
     Ok(rows)
 }
 
-/// Marks and returns created runs that stand at the head of their agent's line and that nobody took.
+/// Marks and returns created runs that stand at the head of their agent's line and that nobody took. Nobody may have
+/// had the time, so the pause doubles with each hint: a long backlog does not fill the queue with copies of itself.
 async fn unclaimed_heads(conn: &mut Conn, unclaimed: i64, pause: i64) -> Result<Vec<Row>, StoreError> {
     let rows = sqlx::query(concat!(
         "WITH lost AS MATERIALIZED (\
@@ -73,7 +74,9 @@ async fn unclaimed_heads(conn: &mut Conn, unclaimed: i64, pause: i64) -> Result<
         now!(),
         " - $1 AND (hinted_at IS NULL OR hinted_at <= ",
         now!(),
-        " - $2) \
+        " - $2 AND hinted_at + (hinted_at - accepted_at) <= ",
+        now!(),
+        ") \
            AND EXISTS (SELECT 1 FROM agents WHERE agents.id = runs.agent_id AND agents.line_moved_at <= ",
         now!(),
         " - $1) \
