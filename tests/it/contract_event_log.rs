@@ -104,6 +104,26 @@ async fn a_server_that_lost_everything_is_written_again_and_followers_look() {
     drop(server);
 }
 
+#[tokio::test]
+async fn a_stream_that_was_lost_alone_is_written_again() {
+    use std::io::{Read, Write};
+    let server = PrivateRedis::start().await;
+    let backend = RedisBackend::connect(&server.url, "holdfast", OPTIONS).await.expect("answers");
+    let log = backend.event_log();
+    let lease = lease();
+    log.open(&lease, SeqId::START).await.expect("opens");
+    log.append(&lease, &events(1..=4, "a")).await.expect("new");
+    let uuid = lease.run.to_string().replace("run-", "");
+    let mut raw = std::net::TcpStream::connect(server.url.trim_start_matches("redis://")).expect("connects");
+    raw.write_all(format!("DEL holdfast:{{{uuid}}}:e\r\n").as_bytes()).expect("sent");
+    let mut answer = [0; 4];
+    raw.read_exact(&mut answer).expect("answered");
+    assert_eq!(&answer, b":1\r\n", "the stream has another name");
+    assert_eq!(log.open(&lease, SeqId::new(2)).await.expect("opens"), SeqId::new(2), "3 and 4 are gone");
+    log.append(&lease, &events(3..=4, "a")).await.expect("goes on");
+    assert_eq!(log.read(lease.run, SeqId::START).await.expect("reads"), events(3..=4, "a"));
+}
+
 async fn signals_reach_every_listener(sender: Arc<dyn Signals>, listener: Arc<dyn Signals>) {
     let mut heard = [listener.listen(), listener.listen()];
     let signal = Signal::Cancel(lease().run);

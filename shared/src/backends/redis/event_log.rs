@@ -92,6 +92,7 @@ impl EventLog for RedisEventLog {
         let answer: (u8, u64) = self
             .scripts
             .open
+            .key(self.keys.events(lease.run))
             .key(self.keys.meta(lease.run))
             .arg(lease.epoch.get())
             .arg(archived.get())
