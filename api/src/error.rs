@@ -85,16 +85,12 @@ pub enum ApiError {
     KeyReused(RunId),
     /// The agent has no active runs.
     NothingToCancel(AgentId),
-    /// The run is active, and must not be for this.
-    RunActive(RunId),
     /// The run's stream cannot be resumed.
     NotBackground,
     /// The run's events are gone.
     EventsGone(RunId),
     /// The run failed while the connection waited for its answer.
     RunFailed(RunId, RunError),
-    /// This can not be done here.
-    Unsupported(&'static str),
     /// The database is down.
     StoreUnavailable(String),
     /// The event log is down.
@@ -156,14 +152,11 @@ impl ApiError {
                 StatusCode::NOT_FOUND
             }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::PendingApproval(_) | Self::Busy(_) | Self::NothingToCancel(_) | Self::RunActive(_) => {
-                StatusCode::CONFLICT
-            }
+            Self::PendingApproval(_) | Self::Busy(_) | Self::NothingToCancel(_) => StatusCode::CONFLICT,
             Self::EventsGone(_) => StatusCode::GONE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BadPathId(_) | Self::Malformed(_) | Self::KeyReused(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RunFailed(_, error) => failure_status(error.error_type),
-            Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::StoreUnavailable(_) | Self::LogUnavailable(_) | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -173,7 +166,7 @@ impl ApiError {
     const fn forbids_retry(&self) -> bool {
         match self {
             // Waiting does not help.
-            Self::PendingApproval(_) | Self::NothingToCancel(_) | Self::RunActive(_) | Self::Unsupported(_) => true,
+            Self::PendingApproval(_) | Self::NothingToCancel(_) => true,
             // The request was accepted and carried out: a repeat would give the agent the same input again.
             Self::RunFailed(..) => true,
             Self::Unauthorized
@@ -262,7 +255,6 @@ impl ApiError {
                 Some(*run),
             ),
             Self::NothingToCancel(agent) => coded(Conflict, &format!("No active runs to cancel for agent {agent}")),
-            Self::RunActive(run) => detail(&format!("CONFLICT: run {run} is active; cancel it first"), Some(*run)),
             Self::NotBackground => {
                 coded(InvalidArgument, "this run was not started in background mode, so it has no stored stream.")
             }
@@ -270,7 +262,6 @@ impl ApiError {
                 detail(&format!("{}: the events of this run are no longer kept.", Expired.as_str()), Some(*run))
             }
             Self::RunFailed(run, error) => Json(Failed::new(*run, error)).into_response(),
-            Self::Unsupported(what) => detail(what, None),
             Self::StoreUnavailable(_) => detail("The database cannot be reached; try again.", None),
             Self::LogUnavailable(_) => {
                 detail("Background streaming is unavailable: the event store cannot be reached.", None)

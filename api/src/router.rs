@@ -30,7 +30,7 @@ pub fn router(services: Services, options: Options) -> Router {
         ("/v1/agents/{agent_id}/messages/async", post(messages::create_async)),
         ("/v1/agents/{agent_id}/messages/cancel", post(messages::cancel)),
         ("/v1/runs", get(runs::list)),
-        ("/v1/runs/{run_id}", get(runs::retrieve).delete(runs::delete)),
+        ("/v1/runs/{run_id}", get(runs::retrieve)),
         ("/v1/runs/{run_id}/messages", get(runs::messages)),
         ("/v1/runs/{run_id}/steps", get(runs::steps)),
         ("/v1/runs/{run_id}/usage", get(runs::usage)),

@@ -69,13 +69,13 @@ impl Worker {
         loop {
             let permit = tokio::select! {
                 permit = Arc::clone(&permits).acquire_owned() => permit,
-                () = stopping.drain.cancelled() => return,
+                () = stopping.drain.cancelled() => break,
             };
             // The semaphore is never closed.
-            let Ok(permit) = permit else { return };
+            let Ok(permit) = permit else { break };
             let delivery = tokio::select! {
                 delivery = consumer.next() => delivery,
-                () = stopping.drain.cancelled() => return,
+                () = stopping.drain.cancelled() => break,
             };
             let Some(delivery) = delivery else {
                 match self.consume(&stopping.drain).await {
@@ -90,6 +90,7 @@ impl Worker {
                 drop(permit);
             });
         }
+        consumer.close().await;
     }
 
     async fn consume(&self, stopping: &CancellationToken) -> Option<Box<dyn Consumer>> {

@@ -69,20 +69,6 @@ pub(crate) async fn retrieve(
     Ok(Json(wire::run(&find(&app, &tenant, id).await?)))
 }
 
-pub(crate) async fn delete(
-    State(app): State<App>,
-    Tenant(tenant): Tenant,
-    RunPath(id): RunPath,
-) -> Result<Json<Value>, ApiError> {
-    let run = find(&app, &tenant, id).await?;
-    if run.state.has_ended() {
-        // A success that deletes nothing would be worse than a refusal.
-        Err(ApiError::Unsupported("Runs cannot be deleted one by one; retention removes them."))
-    } else {
-        Err(ApiError::RunActive(id))
-    }
-}
-
 pub(crate) async fn messages(
     State(app): State<App>,
     Tenant(tenant): Tenant,

@@ -49,6 +49,9 @@ pub trait Consumer: Send {
     /// The next delivery. Waits until there is one; `None` only after the queue was shut down in this process.
     /// Cancel-safe: a dropped wait loses nothing.
     async fn next(&mut self) -> Option<Box<dyn Delivery>>;
+    /// Leaves the queue: what was reserved for this place and not handed out goes to others at once; what was handed
+    /// out stays its holder's until it is settled.
+    async fn close(self: Box<Self>);
 }
 
 /// The port.

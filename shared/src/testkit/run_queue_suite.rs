@@ -25,6 +25,7 @@ macro_rules! run_queue_contract {
             a_hint_that_is_handed_back_comes_again
             a_hint_that_is_dropped_comes_again
             a_closed_consumer_gives_its_hints_back
+            a_closed_consumer_lets_go_of_what_it_did_not_hand_out
             no_more_is_delivered_than_fits
             a_dead_letter_does_not_come_again
             consumers_share_the_hints
@@ -124,6 +125,28 @@ pub async fn a_closed_consumer_gives_its_hints_back(queue: SharedQueue) {
     }
     got.sort_by_key(|hint| hints.iter().position(|known| known == hint));
     assert_eq!(got, hints);
+}
+
+/// See the name.
+pub async fn a_closed_consumer_lets_go_of_what_it_did_not_hand_out(queue: SharedQueue) {
+    let hints = [hint(), hint(), hint()];
+    queue.publish(&hints).await.expect("published");
+    let mut first = queue.consume(3).await.expect("a place");
+    let held = next(&mut first).await;
+    first.close().await;
+    let mut second = queue.consume(3).await.expect("a place");
+    let mut got = Vec::new();
+    for _ in 1..hints.len() {
+        let delivery = next(&mut second).await;
+        got.push(delivery.hint().clone());
+        delivery.settle(Settlement::Done).await.expect("settled");
+    }
+    got.sort_by_key(|hint| hints.iter().position(|known| known == hint));
+    assert_eq!(got, hints[1..]);
+    // What was handed out is still its holder's.
+    assert_eq!(*held.hint(), hints[0]);
+    held.settle(Settlement::Done).await.expect("settled");
+    assert_empty(&queue, &mut second).await;
 }
 
 /// See the name.

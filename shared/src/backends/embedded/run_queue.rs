@@ -106,6 +106,9 @@ impl Consumer for EmbeddedConsumer {
             arrived.await;
         }
     }
+
+    /// Nothing is reserved for a place here.
+    async fn close(self: Box<Self>) {}
 }
 
 struct EmbeddedDelivery {

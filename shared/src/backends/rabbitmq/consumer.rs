@@ -1,12 +1,15 @@
 //! A worker's place at the queue. Whatever ends it (a restart of the broker, a closed channel, a cancelled consumer, of
 //! which the client library only says that there is nothing more), it is taken again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt};
 use lapin::message::Delivery as Message;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
+};
 use lapin::types::FieldTable;
 
 use super::{Broker, Link, topology, unavailable};
@@ -26,8 +29,9 @@ pub(super) struct RabbitConsumer {
 
 struct Place {
     messages: lapin::Consumer,
-    /// Dropping it closes the connection, and the broker takes back what is not settled.
-    _link: Link,
+    /// Shared with the deliveries: as long as one of them is not settled the connection stays. When the last one goes
+    /// it is closed, and the broker takes back what is not settled.
+    link: Arc<Link>,
 }
 
 impl RabbitConsumer {
@@ -46,7 +50,7 @@ impl Place {
         let (queue, options) = (broker.topology.runs.clone(), BasicConsumeOptions::default());
         let consuming = link.channel.basic_consume(queue, "".into(), options, FieldTable::default());
         let messages = consuming.await.map_err(unavailable)?;
-        Ok(Self { messages, _link: link })
+        Ok(Self { messages, link: Arc::new(link) })
     }
 }
 
@@ -70,7 +74,10 @@ impl Consumer for RabbitConsumer {
             };
             match place.messages.next().await {
                 Some(Ok(message)) => match topology::decode(&message.data, &message.properties) {
-                    Some(hint) => return Some(Box::new(RabbitDelivery { hint, message, is_settled: false })),
+                    Some(hint) => {
+                        let link = Arc::clone(&place.link);
+                        return Some(Box::new(RabbitDelivery { hint, message, is_settled: false, _link: link }));
+                    }
                     None => {
                         tracing::warn!("a message that is no hint goes to the dead letters");
                         // A failure means that the place is lost; the message comes again then.
@@ -88,12 +95,31 @@ impl Consumer for RabbitConsumer {
             }
         }
     }
+
+    async fn close(mut self: Box<Self>) {
+        let Some(place) = self.place.take() else { return };
+        if let Err(error) = place.leave().await {
+            tracing::debug!(%error, "the place at the queue was lost already");
+        }
+    }
+}
+
+impl Place {
+    /// Tells the broker to send no more, then gives back what it has sent and nobody has taken.
+    async fn leave(mut self) -> Result<(), lapin::Error> {
+        self.link.channel.basic_cancel(self.messages.tag(), BasicCancelOptions::default()).await?;
+        while let Some(Some(Ok(message))) = self.messages.next().now_or_never() {
+            message.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await?;
+        }
+        Ok(())
+    }
 }
 
 struct RabbitDelivery {
     hint: RunHint,
     message: Message,
     is_settled: bool,
+    _link: Arc<Link>,
 }
 
 #[async_trait]
