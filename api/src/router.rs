@@ -36,7 +36,7 @@ pub fn router(services: Services, options: Options) -> Router {
         ("/v1/runs/{run_id}/usage", get(runs::usage)),
         ("/v1/runs/{run_id}/trace", get(runs::trace)),
         ("/v1/runs/{run_id}/metrics", get(runs::metrics)),
-        ("/v1/runs/{run_id}/stream", get(runs::resume_by_get).post(runs::resume)),
+        ("/v1/runs/{run_id}/stream", get(runs::resume).post(runs::resume)),
     ];
 
     let mut router = Router::new();

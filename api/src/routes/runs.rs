@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
 use holdfast_shared::domain::ids::{AgentId, RunId};
 use holdfast_shared::domain::page::Order;
@@ -121,10 +121,13 @@ pub(crate) async fn metrics(
     Ok(Json(wire::metrics(&find(&app, &tenant, id).await?)))
 }
 
+/// Resumes a stream. Browsers can only do it by GET: their `EventSource` comes back with `Last-Event-ID`. SDKs, whose
+/// Python side breaks on `id:` lines, never ask for `text/event-stream`.
 pub(crate) async fn resume(
     State(app): State<App>,
     Tenant(tenant): Tenant,
     RunPath(id): RunPath,
+    method: Method,
     query: QueryFields,
     headers: HeaderMap,
     OptionalJsonBody(body): OptionalJsonBody,
@@ -132,25 +135,8 @@ pub(crate) async fn resume(
     let body = ResumeBody::parse(&body)?;
     let after = starting_after(&body, &query, &headers)?;
     let include_pings = query.boolean("include_pings")?.unwrap_or(true) && body.include_pings;
-    open(&app, &tenant, id, after, include_pings, IdLines::Hidden).await
-}
-
-/// For browsers: their `EventSource` can only GET, and comes back with `Last-Event-ID`. SDKs, whose Python side breaks
-/// on `id:` lines, never ask for `text/event-stream`.
-pub(crate) async fn resume_by_get(
-    State(app): State<App>,
-    Tenant(tenant): Tenant,
-    RunPath(id): RunPath,
-    query: QueryFields,
-    headers: HeaderMap,
-    OptionalJsonBody(body): OptionalJsonBody,
-) -> Result<Response, ApiError> {
-    let body = ResumeBody::parse(&body)?;
-    let after = starting_after(&body, &query, &headers)?;
-    let include_pings = query.boolean("include_pings")?.unwrap_or(true) && body.include_pings;
-    let accepted = headers.get_all(header::ACCEPT).iter();
-    let is_event_source =
-        accepted.filter_map(|value| value.to_str().ok()).any(|value| value.contains("text/event-stream"));
+    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let is_event_source = method == Method::GET && accepted.any(|value| value.contains("text/event-stream"));
     let id_lines = if is_event_source { IdLines::Shown } else { IdLines::Hidden };
     open(&app, &tenant, id, after, include_pings, id_lines).await
 }

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use sqlx::Row as _;
 
-use super::{Adapter, Conn, claims, seq};
+use super::claims::{self, Held};
+use super::{Adapter, Conn, seq};
 use crate::domain::event::Event;
 use crate::domain::ids::{Id as _, RunId};
 use crate::domain::lease::Lease;
@@ -19,15 +20,21 @@ const SEGMENTS_PER_READ: i64 = 256;
 pub(super) async fn archive(store: &Adapter, lease: &Lease, events: &[Event]) -> Result<(), StoreError> {
     let mut tx = store.begin().await?;
     let held = claims::fence(&mut tx, lease).await?;
-    let archived = append(&mut tx, held.run, held.archived, events).await?;
+    extend(&mut tx, &held, events).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Adds what is not there yet, and writes where the archive ends then into the run's row.
+pub(super) async fn extend(conn: &mut Conn, held: &Held, events: &[Event]) -> Result<(), StoreError> {
+    let archived = append(conn, held.run, held.archived, events).await?;
     if archived != held.archived {
         sqlx::query("UPDATE runs SET archived = $2 WHERE id = $1")
             .bind(held.run.uuid())
             .bind(signed(archived.get())?)
-            .execute(&mut *tx)
+            .execute(conn)
             .await?;
     }
-    tx.commit().await?;
     Ok(())
 }
 

@@ -72,12 +72,7 @@ pub(super) async fn record_answer(store: &Adapter, lease: &Lease, record: &Answe
             messages::append(&mut tx, held.agent, std::slice::from_ref(message)).await?;
         }
     }
-    let archived = events::append(&mut tx, held.run, held.archived, &record.events).await?;
-    sqlx::query("UPDATE runs SET archived = $2 WHERE id = $1")
-        .bind(held.run.uuid())
-        .bind(signed(archived.get())?)
-        .execute(&mut *tx)
-        .await?;
+    events::extend(&mut tx, &held, &record.events).await?;
     tx.commit().await?;
     Ok(())
 }
