@@ -13,7 +13,7 @@ use crate::domain::model::ModelHandle;
 use crate::domain::tenant::TenantId;
 
 /// The variables that are read, and the key of the settings file that says the same.
-const VARIABLES: [(&str, &str); 30] = [
+const VARIABLES: &[(&str, &str)] = &[
     ("DATABASE_URL", "database_url"),
     ("AMQP_URL", "amqp_url"),
     ("REDIS_URL", "redis_url"),

@@ -1,12 +1,18 @@
 //! Agents.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::block::Block;
 use super::ids::{AgentId, MessageId};
+use super::message::Message;
 use super::model::ModelHandle;
+use super::secret::Secret;
 use super::stop_reason::StopReason;
+use super::tool::Tool;
+use super::tool_rule::ToolRule;
 
 /// An agent with its blocks.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,8 +25,12 @@ pub struct Agent {
     pub settings: AgentSettings,
     /// Memory, in the order of attachment.
     pub blocks: Vec<Block>,
+    /// Its tools that exist, in the order of `settings.tools`.
+    pub tools: Vec<Tool>,
     /// Ids of the messages in context, the system message first.
     pub message_ids: Vec<MessageId>,
+    /// The calls that wait for the client's answer, if any.
+    pub pending_approval: Option<PendingApproval>,
     /// Why the last run ended.
     pub last_stop_reason: Option<StopReason>,
     /// When the last run ended.
@@ -31,6 +41,15 @@ pub struct Agent {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+/// The calls of an agent's last step that wait for the client's answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PendingApproval {
+    /// The message that asks: its body is [`Body::ApprovalRequest`](super::message::Body::ApprovalRequest).
+    pub request: Message,
+    /// When the server answers itself, if nobody else does.
+    pub deadline: Option<Timestamp>,
 }
 
 /// What a client can set on an agent; kept as one document.
@@ -48,8 +67,11 @@ pub struct AgentSettings {
     pub context_window_limit: Option<u64>,
     /// Names of the attached tools, in order.
     pub tools: Vec<String>,
-    /// The contract's tool rules, as sent.
-    pub tool_rules: Vec<serde_json::Value>,
+    /// Rules on the calls of its tools.
+    pub tool_rules: Vec<ToolRule>,
+    /// Values that its tools get as environment variables, and HTTP tools in their headers.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, Secret>,
     /// Free words of the client.
     pub tags: Vec<String>,
     /// Free text of the client.

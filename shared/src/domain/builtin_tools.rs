@@ -7,8 +7,9 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::Timestamp;
 use super::ids::{Id as _, ToolId};
-use super::tool::ToolSpec;
+use super::tool::{Tool, ToolOptions, ToolSource, ToolSpec};
 
 /// Finds earlier messages of the agent.
 pub const CONVERSATION_SEARCH: &str = "conversation_search";
@@ -23,46 +24,40 @@ pub const CORE_MEMORY_APPEND: &str = "core_memory_append";
 /// Replaces all occurrences in a block.
 pub const CORE_MEMORY_REPLACE: &str = "core_memory_replace";
 
-/// A tool that the server brings along.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BuiltinTool {
-    /// Its id, the same on every server.
-    pub id: ToolId,
-    /// What a model is told.
-    pub spec: ToolSpec,
-    /// The contract's word for its kind (api/04 §2, `tool_type`).
-    pub tool_type: &'static str,
-    /// The agent types that get it without asking.
-    pub default_for: &'static [&'static str],
-    /// Whether calls of it may run at the same time as others.
-    pub is_parallel: bool,
-}
-
 /// All of them; the order is also that of an agent's default tools.
-static TOOLS: LazyLock<Vec<BuiltinTool>> = LazyLock::new(registry);
+static TOOLS: LazyLock<Vec<Tool>> = LazyLock::new(registry);
 
 /// All built-in tools.
 #[must_use]
-pub fn all() -> &'static [BuiltinTool] {
+pub fn all() -> &'static [Tool] {
     &TOOLS
 }
 
 /// The built-in tool of that name.
 #[must_use]
-pub fn by_name(name: &str) -> Option<&'static BuiltinTool> {
+pub fn by_name(name: &str) -> Option<&'static Tool> {
     all().iter().find(|tool| tool.spec.name == name)
 }
 
 /// The built-in tool of that id.
 #[must_use]
-pub fn by_id(id: ToolId) -> Option<&'static BuiltinTool> {
+pub fn by_id(id: ToolId) -> Option<&'static Tool> {
     all().iter().find(|tool| tool.id == id)
 }
 
 /// Names of the tools that an agent of this type gets without asking.
 #[must_use]
 pub fn defaults(agent_type: &str) -> Vec<&'static str> {
-    all().iter().filter(|tool| tool.default_for.contains(&agent_type)).map(|tool| tool.spec.name.as_str()).collect()
+    let has = |name: &str| match name {
+        CONVERSATION_SEARCH => matches!(agent_type, "letta_v1_agent" | "memgpt_v2_agent" | "memgpt_agent"),
+        MEMORY_INSERT | MEMORY_REPLACE => {
+            matches!(agent_type, "letta_v1_agent" | "memgpt_v2_agent" | "sleeptime_agent")
+        }
+        MEMORY_RETHINK => agent_type == "sleeptime_agent",
+        CORE_MEMORY_APPEND | CORE_MEMORY_REPLACE => agent_type == "memgpt_agent",
+        _ => false,
+    };
+    all().iter().map(|tool| tool.spec.name.as_str()).filter(|name| has(name)).collect()
 }
 
 /// The kind of the tools that every agent can have.
@@ -70,11 +65,13 @@ const CORE: &str = "letta_core";
 /// The kind of the tools that reorganise memory.
 const SLEEPTIME: &str = "letta_sleeptime_core";
 
-fn registry() -> Vec<BuiltinTool> {
+fn registry() -> Vec<Tool> {
     vec![
-        BuiltinTool {
-            id: id(0xcca6_b530_c334_4062_b76a_45e8_5c7b_ce1a),
-            spec: spec(
+        builtin(
+            0xcca6_b530_c334_4062_b76a_45e8_5c7b_ce1a,
+            CORE,
+            true,
+            spec(
                 CONVERSATION_SEARCH,
                 "Looks through this agent's own message history, including what is no longer in context, and gives \
                  the newest matches first.",
@@ -100,13 +97,12 @@ fn registry() -> Vec<BuiltinTool> {
                 ],
                 &[],
             ),
-            tool_type: CORE,
-            default_for: &["letta_v1_agent", "memgpt_v2_agent", "memgpt_agent"],
-            is_parallel: true,
-        },
-        BuiltinTool {
-            id: id(0x7159_afce_8155_4c93_9bf0_61e7_8de6_e349),
-            spec: spec(
+        ),
+        builtin(
+            0x7159_afce_8155_4c93_9bf0_61e7_8de6_e349,
+            CORE,
+            false,
+            spec(
                 MEMORY_INSERT,
                 "Puts new lines into one of your memory blocks, at a place you choose, and leaves the rest as it is.",
                 &[
@@ -123,13 +119,12 @@ fn registry() -> Vec<BuiltinTool> {
                 ],
                 &["label", "new_string"],
             ),
-            tool_type: CORE,
-            default_for: &["letta_v1_agent", "memgpt_v2_agent", "sleeptime_agent"],
-            is_parallel: false,
-        },
-        BuiltinTool {
-            id: id(0x2ef3_1b5e_5935_4955_8234_ea7c_7318_f670),
-            spec: spec(
+        ),
+        builtin(
+            0x2ef3_1b5e_5935_4955_8234_ea7c_7318_f670,
+            CORE,
+            false,
+            spec(
                 MEMORY_REPLACE,
                 "Swaps one passage of a memory block for another. The passage has to stand in the block once and only \
                  once, so quote enough of it to be unmistakable.",
@@ -140,13 +135,12 @@ fn registry() -> Vec<BuiltinTool> {
                 ],
                 &["label", "old_string", "new_string"],
             ),
-            tool_type: CORE,
-            default_for: &["letta_v1_agent", "memgpt_v2_agent", "sleeptime_agent"],
-            is_parallel: false,
-        },
-        BuiltinTool {
-            id: id(0x5a3f_bc7a_dc1a_4ea9_ab78_4cdd_9e4e_b266),
-            spec: spec(
+        ),
+        builtin(
+            0x5a3f_bc7a_dc1a_4ea9_ab78_4cdd_9e4e_b266,
+            SLEEPTIME,
+            false,
+            spec(
                 MEMORY_RETHINK,
                 "Writes a memory block anew from start to end. For small changes use memory_replace or memory_insert.",
                 &[
@@ -155,25 +149,23 @@ fn registry() -> Vec<BuiltinTool> {
                 ],
                 &["label", "new_memory"],
             ),
-            tool_type: SLEEPTIME,
-            default_for: &["sleeptime_agent"],
-            is_parallel: false,
-        },
-        BuiltinTool {
-            id: id(0x028f_f23e_b822_419b_9fb8_9b77_7632_1fb6),
-            spec: spec(
+        ),
+        builtin(
+            0x028f_f23e_b822_419b_9fb8_9b77_7632_1fb6,
+            CORE,
+            false,
+            spec(
                 CORE_MEMORY_APPEND,
                 "Adds a text below what a memory block already holds.",
                 &[("label", text("Which block, by its label.")), ("content", text("What to add."))],
                 &["label", "content"],
             ),
-            tool_type: CORE,
-            default_for: &["memgpt_agent"],
-            is_parallel: false,
-        },
-        BuiltinTool {
-            id: id(0x8343_84f7_492c_403f_b565_0208_6d28_08dc),
-            spec: spec(
+        ),
+        builtin(
+            0x8343_84f7_492c_403f_b565_0208_6d28_08dc,
+            CORE,
+            false,
+            spec(
                 CORE_MEMORY_REPLACE,
                 "Swaps a passage of a memory block for another, everywhere it occurs in that block.",
                 &[
@@ -183,15 +175,20 @@ fn registry() -> Vec<BuiltinTool> {
                 ],
                 &["label", "old_content", "new_content"],
             ),
-            tool_type: CORE,
-            default_for: &["memgpt_agent"],
-            is_parallel: false,
-        },
+        ),
     ]
 }
 
-fn id(number: u128) -> ToolId {
-    ToolId::from_uuid(Uuid::from_u128(number))
+fn builtin(id: u128, tool_type: &str, is_parallel: bool, spec: ToolSpec) -> Tool {
+    Tool {
+        id: ToolId::from_uuid(Uuid::from_u128(id)),
+        spec,
+        source: ToolSource::Builtin { tool_type: tool_type.to_owned() },
+        // What these tools change they change in the transaction that records their result.
+        options: ToolOptions { is_parallel, is_repeatable: true, ..ToolOptions::default() },
+        created_at: Timestamp::UNIX_EPOCH,
+        updated_at: Timestamp::UNIX_EPOCH,
+    }
 }
 
 fn text(description: &str) -> Value {

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
+use super::approval::CallAnswer;
+use super::compaction::Summary;
 use super::ids::{AgentId, MessageId, RunId, StepId};
+use super::model::ModelHandle;
 use super::tool::{ToolCall, ToolReturn};
 
 /// A stored message.
@@ -51,8 +54,17 @@ pub enum Body {
     History(Content),
     /// What a model answered in a step.
     Assistant(Answer),
-    /// The results of a step's tool calls, in call order.
+    /// The results of a step's tool calls, in call order; in a step that was answered, in the order of api/05 §6.
     ToolReturns(Vec<ToolReturn>),
+    /// The calls of a step that wait for the client's answer. It has the step's text and reasoning too, unless the step
+    /// has an assistant message, which has them then.
+    ApprovalRequest(Answer),
+    /// The client's answers to such calls.
+    ApprovalResponse(Vec<CallAnswer>),
+    /// What stands for earlier messages that a compaction took out of the context.
+    Summary(Summary),
+    /// A word of the server to the model: sent as user input, never shown.
+    Note(String),
 }
 
 impl Body {
@@ -61,9 +73,11 @@ impl Body {
     pub const fn role(&self) -> Role {
         match self {
             Self::System(_) => Role::System,
-            Self::User(_) => Role::User,
+            Self::User(_) | Self::Note(_) => Role::User,
             Self::History(_) | Self::Assistant(_) => Role::Assistant,
             Self::ToolReturns(_) => Role::Tool,
+            Self::ApprovalRequest(_) | Self::ApprovalResponse(_) => Role::Approval,
+            Self::Summary(_) => Role::Summary,
         }
     }
 }
@@ -79,6 +93,10 @@ pub enum Role {
     Assistant,
     /// Results of tool calls.
     Tool,
+    /// A question whether calls may run, or the answer to it.
+    Approval,
+    /// A summary.
+    Summary,
 }
 
 impl Role {
@@ -90,6 +108,8 @@ impl Role {
             Self::User => "user",
             Self::Assistant => "assistant",
             Self::Tool => "tool",
+            Self::Approval => "approval",
+            Self::Summary => "summary",
         }
     }
 }
@@ -124,6 +144,9 @@ pub struct Answer {
     pub parts: Vec<AnswerPart>,
     /// The tool calls, in call order.
     pub calls: Vec<ToolCall>,
+    /// The model that made it: signatures of reasoning are worth something only at its provider. `None`: unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<ModelHandle>,
 }
 
 impl Answer {
@@ -151,7 +174,26 @@ pub enum AnswerPart {
         text: String,
         /// The provider's proof that the text is its own.
         signature: Option<String>,
+        /// Where it comes from.
+        #[serde(default)]
+        source: ReasoningSource,
     },
+    /// Reasoning that the provider does not show.
+    HiddenReasoning {
+        /// What the provider wants back in its place, unreadable; `None` if it gave nothing at all.
+        data: Option<String>,
+    },
+}
+
+/// Where reasoning comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReasoningSource {
+    /// The model reasons by itself.
+    #[default]
+    Native,
+    /// The model was asked to write its thoughts into an argument of its call (api/05 §9).
+    Prompted,
 }
 
 /// The kinds of messages that a client can ask for (api/01 §1).

@@ -3,8 +3,10 @@
 //! Types here derive `serde` where they are kept in a database column; what the API shows is `wire`'s.
 
 pub mod agent;
+pub mod approval;
 pub mod block;
 pub mod builtin_tools;
+pub mod compaction;
 pub mod event;
 pub mod frames;
 pub mod ids;
@@ -16,10 +18,12 @@ pub mod page;
 pub mod position;
 pub mod prompt;
 pub mod run;
+pub mod secret;
 pub mod step;
 pub mod stop_reason;
 pub mod tenant;
 pub mod tool;
+pub mod tool_rule;
 pub mod usage;
 
 /// A moment in UTC. Stores keep it in whole microseconds.

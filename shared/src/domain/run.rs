@@ -11,12 +11,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
+use super::approval::Answering;
 use super::ids::{AgentId, RunId};
 use super::message::MessageType;
 use super::model::ModelHandle;
 use super::position::SeqId;
 use super::stop_reason::StopReason;
 use super::tenant::TenantId;
+use super::tool::ToolSpec;
 use super::usage::RunUsage;
 
 /// A run as stored.
@@ -178,6 +180,29 @@ pub struct RunRequest {
     pub assistant_message_tool_kwarg: String,
     /// Where to post when the run has ended.
     pub callback_url: Option<String>,
+    /// Tools that exist for this run only and run at the client.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub client_tools: Vec<ToolSpec>,
+    /// Skills that the client has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub client_skills: Vec<ClientSkill>,
+    /// Whether the stream shows compactions.
+    #[serde(default)]
+    pub include_compaction: bool,
+    /// The calls that this run answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answering: Option<Answering>,
+}
+
+/// A skill that the client has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientSkill {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// Where it is.
+    pub location: String,
 }
 
 /// What went wrong in a run: the object of its error event (api/02 §6).

@@ -31,6 +31,8 @@ pub struct Step {
     pub usage: Usage,
     /// What went wrong, for a failed step: the type and the text of the error event.
     pub error: Option<StepError>,
+    /// Tries of its model call that failed before the one that counts.
+    pub retries: Vec<Retry>,
     /// When and for how long.
     pub timing: StepTiming,
 }
@@ -75,6 +77,19 @@ pub struct StepError {
     pub error_type: String,
     /// The text for users.
     pub message: String,
+}
+
+/// A try of a model call that failed and was followed by another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// The `error_type` of api/02 §6.
+    pub error_type: String,
+    /// The text for users.
+    pub message: String,
+    /// The provider's HTTP status, where it answered.
+    pub status: Option<u16>,
+    /// How long the next try waited, in milliseconds.
+    pub waited_ms: u64,
 }
 
 /// Times of a step.

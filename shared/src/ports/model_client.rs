@@ -6,7 +6,7 @@ use futures::stream::BoxStream;
 use crate::domain::message::Answer;
 use crate::domain::model::ModelHandle;
 use crate::domain::run::ErrorType;
-use crate::domain::tool::{ToolReturn, ToolSpec};
+use crate::domain::tool::ToolSpec;
 use crate::domain::usage::Usage;
 
 /// A call of a model.
@@ -20,6 +20,8 @@ pub struct ModelRequest {
     pub turns: Vec<Turn>,
     /// Tools that the model may call.
     pub tools: Vec<ToolSpec>,
+    /// Whether it must call one.
+    pub tool_choice: ToolChoice,
     /// Sampling options of the agent.
     pub options: ModelOptions,
 }
@@ -33,6 +35,33 @@ pub struct ModelOptions {
     pub max_output_tokens: Option<u32>,
     /// Whether several tool calls may be asked for at once.
     pub parallel_tool_calls: bool,
+    /// How much the model shall reason.
+    pub reasoning: ReasoningOptions,
+    /// The form that the answer shall have, in the contract's words (`{"type": "json_schema", …}`).
+    pub response_format: Option<serde_json::Value>,
+}
+
+/// How much a model shall reason; `None` leaves it to the provider.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ReasoningOptions {
+    /// Whether it reasons at all. When off, reasoning in the history is not sent back.
+    pub is_on: Option<bool>,
+    /// A word: `minimal`, `low`, `medium`, `high`, …
+    pub effort: Option<String>,
+    /// Most tokens to spend on it.
+    pub budget_tokens: Option<u32>,
+}
+
+/// Whether a model must call a tool.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ToolChoice {
+    /// As it likes.
+    #[default]
+    Auto,
+    /// One of those offered.
+    Required,
+    /// This one.
+    Named(String),
 }
 
 /// One turn of the conversation as a model sees it.
@@ -41,11 +70,46 @@ pub enum Turn {
     /// Instructions in mid-conversation.
     System(String),
     /// Input.
-    User(String),
-    /// Output, of this model or given as history.
+    User(Vec<Piece>),
+    /// Output, of this model or another, or given as history.
     Assistant(Answer),
     /// Results of tool calls.
-    ToolReturns(Vec<ToolReturn>),
+    ToolReturns(Vec<ToolResult>),
+}
+
+/// A piece of what is shown to a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// A text.
+    Text(String),
+    /// An image.
+    Image(Image),
+}
+
+/// An image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Its media type, for example `image/png`.
+    pub media_type: String,
+    /// Its bytes in base64.
+    pub data: String,
+    /// How closely to look: `low`, `high` or `auto`.
+    pub detail: Option<String>,
+}
+
+/// A result of a tool call as a model sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolResult {
+    /// The call.
+    pub call_id: String,
+    /// The tool's name.
+    pub name: String,
+    /// Whether the tool failed.
+    pub is_error: bool,
+    /// The whole text that the model reads.
+    pub text: String,
+    /// Images that belong to it.
+    pub images: Vec<Image>,
 }
 
 /// A piece of an answer.
@@ -57,6 +121,8 @@ pub enum ModelDelta {
     Reasoning(String),
     /// The provider's signature of the reasoning so far.
     ReasoningSignature(String),
+    /// Reasoning that the provider does not show: what it wants back in its place, or nothing.
+    HiddenReasoning(Option<String>),
     /// A tool call begins.
     CallStart {
         /// The provider's id, or one made up here; unique in the answer.
@@ -70,6 +136,13 @@ pub enum ModelDelta {
         id: String,
         /// JSON text, a fragment.
         fragment: String,
+    },
+    /// A proof that the provider attaches to a call and wants back with it.
+    CallSignature {
+        /// The call.
+        id: String,
+        /// The proof.
+        signature: String,
     },
     /// The answer is complete: the last item of every good stream.
     End {
@@ -94,6 +167,8 @@ pub struct ModelError {
     pub status: Option<u16>,
     /// Whether the same call may work later.
     pub is_transient: bool,
+    /// Whether the context was too large: then a shorter one may work.
+    pub is_context_overflow: bool,
     /// How long the provider asks to wait.
     pub retry_after: Option<std::time::Duration>,
 }

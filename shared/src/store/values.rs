@@ -59,15 +59,18 @@ pub(super) fn folded(text: &str) -> String {
 pub(super) fn searchable(body: &Body) -> String {
     match body {
         Body::System(content) | Body::User(content) | Body::History(content) => folded(&content.text()),
-        Body::Assistant(answer) => {
-            let parts = answer.parts.iter().map(|part| match part {
-                AnswerPart::Text(text) | AnswerPart::Reasoning { text, .. } => text.as_str(),
+        Body::Assistant(answer) | Body::ApprovalRequest(answer) => {
+            let parts = answer.parts.iter().filter_map(|part| match part {
+                AnswerPart::Text(text) | AnswerPart::Reasoning { text, .. } => Some(text.as_str()),
+                AnswerPart::HiddenReasoning { .. } => None,
             });
             folded(&parts.collect::<Vec<_>>().join("\n"))
         }
         Body::ToolReturns(returns) => {
             folded(&returns.iter().map(|one| one.text.as_str()).collect::<Vec<_>>().join("\n"))
         }
+        Body::Summary(summary) => folded(&summary.text),
+        Body::ApprovalResponse(_) | Body::Note(_) => String::new(),
     }
 }
 

@@ -1,17 +1,21 @@
 //! Agents: the bodies of create and update, and the object (api/04 §1).
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use crate::domain::agent::{Agent, AgentSettings};
 use crate::domain::block::{Block, BlockDetails, check_length};
-use crate::domain::builtin_tools::{self, BuiltinTool};
+use crate::domain::builtin_tools;
 use crate::domain::ids::{BlockId, MessageId, ToolId};
-use crate::domain::limits::{BLOCK_CHARS, TOOL_RETURN_CHARS};
+use crate::domain::limits::BLOCK_CHARS;
 use crate::domain::model::ModelHandle;
+use crate::domain::tool::Tool;
+use crate::domain::tool_rule::ToolRule;
 use crate::wire::model::{LlmOptions, ModelFacts, object};
 use crate::wire::read::{BodyError, Node};
 use crate::wire::request::read_model_handle;
-use crate::wire::time;
+use crate::wire::{time, tool};
 
 /// The base text of agents that bring none.
 const DEFAULT_SYSTEM: &str = "You are a helpful agent with a memory of your own. Use what stands in your memory blocks, \
@@ -103,7 +107,7 @@ struct SettingsPatch {
     model_settings: Option<Value>,
     context_window_limit: Option<u64>,
     tools: Option<Vec<String>>,
-    tool_rules: Option<Vec<Value>>,
+    tool_rules: Option<Vec<ToolRule>>,
     tags: Option<Vec<String>>,
     description: Option<String>,
     metadata: Option<Value>,
@@ -160,6 +164,7 @@ impl CreateAgent {
             context_window_limit: None,
             tools: Vec::new(),
             tool_rules: Vec::new(),
+            secrets: BTreeMap::new(),
             tags: Vec::new(),
             description: None,
             metadata: None,
@@ -216,11 +221,7 @@ impl SettingsPatch {
         }
         let mut tool_rules = None;
         if let Some(rules) = body.get("tool_rules") {
-            let rules = rules.items()?;
-            for rule in &rules {
-                rule.required_string("tool_name")?;
-            }
-            tool_rules = Some(rules.iter().map(|rule| rule.value().clone()).collect());
+            tool_rules = Some(rules.items()?.iter().map(read_tool_rule).collect::<Result<_, _>>()?);
         }
         let other = OTHER.into_iter().filter_map(|name| Some((name.to_owned(), body.get(name)?.value().clone())));
         Ok(Self {
@@ -264,6 +265,11 @@ impl SettingsPatch {
     }
 }
 
+fn read_tool_rule(node: &Node<'_>) -> Result<ToolRule, BodyError> {
+    node.required_string("tool_name")?;
+    serde_json::from_value(node.value().clone()).map_err(|error| node.malformed(&format!("is no tool rule: {error}")))
+}
+
 fn read_name(body: &Node<'_>) -> Result<Option<String>, BodyError> {
     let Some(node) = body.get("name") else { return Ok(None) };
     let name = node.string()?;
@@ -300,7 +306,7 @@ fn read_tools(body: &Node<'_>) -> Result<Option<Vec<String>>, BodyError> {
     }
     let mut tools: Vec<String> = Vec::new();
     let mut missing = Vec::new();
-    let mut attach = |written: String, tool: Option<&'static BuiltinTool>| match tool {
+    let mut attach = |written: String, tool: Option<&'static Tool>| match tool {
         Some(tool) if tools.contains(&tool.spec.name) => {}
         Some(tool) => tools.push(tool.spec.name.clone()),
         None => missing.push(written),
@@ -381,7 +387,7 @@ pub fn agent_state(agent: &Agent, model: &ModelFacts) -> Value {
     let other = |name: &str| settings.other.get(name).cloned().unwrap_or(Value::Null);
     let other_or = |name: &str, default: Value| settings.other.get(name).cloned().unwrap_or(default);
     let blocks: Vec<Value> = agent.blocks.iter().map(block).collect();
-    let tools: Vec<Value> = settings.tools.iter().filter_map(|name| builtin_tools::by_name(name)).map(tool).collect();
+    let tools: Vec<Value> = agent.tools.iter().map(tool::object).collect();
     let mut state = object(json!({
         "id": agent.id,
         "name": agent.name,
@@ -479,33 +485,6 @@ fn block(block: &Block) -> Value {
 }
 
 /// `Tool`
-fn tool(tool: &BuiltinTool) -> Value {
-    json!({
-        "id": tool.id,
-        "tool_type": tool.tool_type,
-        "name": tool.spec.name,
-        "description": tool.spec.description,
-        "source_type": "python",
-        "source_code": null,
-        "json_schema": {
-            "name": tool.spec.name,
-            "description": tool.spec.description,
-            "parameters": tool.spec.parameters,
-        },
-        "args_json_schema": null,
-        "tags": [],
-        "return_char_limit": TOOL_RETURN_CHARS,
-        "pip_requirements": null,
-        "npm_requirements": null,
-        "default_requires_approval": null,
-        "enable_parallel_execution": tool.is_parallel,
-        "created_by_id": null,
-        "last_updated_by_id": null,
-        "metadata_": {},
-        "project_id": null,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -551,6 +530,8 @@ mod tests {
             name: "a".to_owned(),
             settings: wanted.settings(ModelHandle::demo()),
             blocks: wanted.blocks.into_iter().map(block).collect(),
+            tools: vec![builtin_tools::by_name("memory_insert").expect("a built-in tool").clone()],
+            pending_approval: None,
             message_ids: vec![id("message").parse().expect("an id")],
             last_stop_reason: None,
             last_run_completion: None,

@@ -1,10 +1,12 @@
 //! The events of a stream, encoded once to their final bytes (api/02).
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::domain::Timestamp;
+use crate::domain::compaction::CompactionTrigger;
 use crate::domain::event::{Event, EventKind};
-use crate::domain::ids::{MessageId, PingId, RunId};
+use crate::domain::ids::{MessageId, PingId, RunId, StepId};
 use crate::domain::position::SeqId;
 use crate::domain::run::{Attachment, Outcome, RunError};
 use crate::domain::stop_reason::StopReason;
@@ -55,6 +57,30 @@ impl Encoder {
         let seq = self.advance();
         let ping = Ping::new(id, at, self.visible(seq), self.run, superseded);
         Event { seq, kind: EventKind::Ping, frame: sse::data(&ping) }
+    }
+
+    /// The notice that the context was compacted, for streams that show it.
+    pub fn compacted(&mut self, notice: &CompactionNotice) -> Event {
+        let seq = self.advance();
+        let shown = CompactionEvent {
+            id: notice.id,
+            date: notice.at,
+            name: None,
+            message_type: "event_message",
+            otid: None,
+            sender_id: None,
+            step_id: notice.step,
+            is_err: None,
+            seq_id: self.visible(seq).map(SeqId::get),
+            run_id: self.run,
+            event_type: "compaction",
+            event_data: CompactionEventData {
+                trigger: notice.trigger,
+                context_token_estimate: notice.context_tokens,
+                context_window: notice.context_window,
+            },
+        };
+        Event { seq, kind: EventKind::EventMessage, frame: sse::data(&shown) }
     }
 
     /// The end of a run: `stop_reason`, `usage_statistics`, the error if there is one, `[DONE]`. Each takes a number;
@@ -142,6 +168,48 @@ impl<'a> Ping<'a> {
     }
 }
 
+/// What the event of a compaction tells.
+#[derive(Debug, Clone, Copy)]
+pub struct CompactionNotice {
+    /// Its own id: a bare UUID on the wire.
+    pub id: Uuid,
+    /// When.
+    pub at: Timestamp,
+    /// The step after which it happened.
+    pub step: StepId,
+    /// What set it off.
+    pub trigger: CompactionTrigger,
+    /// Tokens of the context before.
+    pub context_tokens: Option<u64>,
+    /// The model's context window in tokens.
+    pub context_window: u64,
+}
+
+/// `event_message`: the fields that all messages have, and its own.
+#[derive(Debug, Serialize)]
+struct CompactionEvent {
+    id: Uuid,
+    #[serde(serialize_with = "crate::wire::time::serialize_in_events")]
+    date: Timestamp,
+    name: Option<&'static str>,
+    message_type: &'static str,
+    otid: Option<&'static str>,
+    sender_id: Option<&'static str>,
+    step_id: StepId,
+    is_err: Option<bool>,
+    seq_id: Option<u64>,
+    run_id: RunId,
+    event_type: &'static str,
+    event_data: CompactionEventData,
+}
+
+#[derive(Debug, Serialize)]
+struct CompactionEventData {
+    trigger: CompactionTrigger,
+    context_token_estimate: Option<u64>,
+    context_window: u64,
+}
+
 /// `stop_reason`
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct StopReasonEvent {
@@ -219,11 +287,9 @@ impl<'a> ErrorEvent<'a> {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
-    use crate::domain::ids::{Id, StepId};
-    use crate::domain::message::{Answer, AnswerPart, MessageType};
+    use crate::domain::ids::Id;
+    use crate::domain::message::{Answer, AnswerPart, MessageType, ReasoningSource};
     use crate::domain::run::ErrorType;
     use crate::domain::tool::{ToolCall, ToolReturn};
     use crate::domain::usage::Usage;
@@ -275,10 +341,15 @@ mod tests {
     fn an_answer_gives_slices_that_share_the_id_and_differ_in_otid() {
         let answer = Answer {
             parts: vec![
-                AnswerPart::Reasoning { text: "Hm.".to_owned(), signature: Some("proof".to_owned()) },
+                AnswerPart::Reasoning {
+                    text: "Hm.".to_owned(),
+                    signature: Some("proof".to_owned()),
+                    source: ReasoningSource::Native,
+                },
                 AnswerPart::Text("Å \"quote\"".to_owned()),
             ],
-            calls: vec![ToolCall { id: "c1".to_owned(), name: "look".to_owned(), arguments: "{\"x\": 1}".to_owned() }],
+            calls: vec![ToolCall::new("c1", "look", "{\"x\": 1}")],
+            made_by: None,
         };
         let mut encoder = encoder(Attachment::Background);
         let events: Vec<_> =
@@ -308,7 +379,7 @@ mod tests {
 
     #[test]
     fn returns_repeat_the_first_in_front() {
-        let call = ToolCall { id: "c1".to_owned(), name: "look".to_owned(), arguments: String::new() };
+        let call = ToolCall::new("c1", "look", String::new());
         let returns = [ToolReturn::success(&call, "4".to_owned()), ToolReturn::error(&call, "no".to_owned())];
         let mut encoder = encoder(Attachment::Background);
         let event = returns_slice(&head(), &returns).and_then(|shown| encoder.message(shown)).expect("shown");

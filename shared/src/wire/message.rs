@@ -7,9 +7,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::domain::Timestamp;
+use crate::domain::approval::CallAnswer;
+use crate::domain::compaction::{CompactionStats, Summary};
 use crate::domain::event::EventKind;
 use crate::domain::ids::{Id, MessageId, RunId, StepId};
-use crate::domain::message::{Answer, AnswerPart, Body, Content, Message, MessageType};
+use crate::domain::message::{Answer, AnswerPart, Body, Content, Message, MessageType, ReasoningSource};
 use crate::domain::position::SeqId;
 use crate::domain::tool::{ToolCall, ToolReturn, ToolStatus};
 use crate::wire::time;
@@ -86,6 +88,13 @@ pub enum Own<'a> {
         /// The provider's proof.
         signature: Option<&'a str>,
     },
+    /// Reasoning that the provider does not show.
+    HiddenReasoning {
+        /// `redacted` or `omitted`.
+        state: &'static str,
+        /// The unreadable text of redacted reasoning.
+        hidden_reasoning: Option<&'a str>,
+    },
     /// Complete tool calls.
     Calls {
         /// The first.
@@ -115,6 +124,43 @@ pub enum Own<'a> {
         /// All.
         tool_returns: Vec<ShownReturn<'a>>,
     },
+    /// The client's answers to calls.
+    Answers {
+        /// All.
+        approvals: Vec<ShownAnswer<'a>>,
+        /// Deprecated: of the first approval.
+        approve: Option<bool>,
+        /// Deprecated: the call of the first approval.
+        approval_request_id: Option<&'a str>,
+        /// Deprecated: of the first approval.
+        reason: Option<&'a str>,
+    },
+    /// What stands for earlier messages.
+    Summary {
+        /// The text.
+        summary: &'a str,
+        /// What the compaction did.
+        compaction_stats: &'a CompactionStats,
+    },
+}
+
+/// An answer to a call.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum ShownAnswer<'a> {
+    /// It may run or not.
+    Approval {
+        /// Always `approval`.
+        r#type: &'static str,
+        /// The call.
+        tool_call_id: &'a str,
+        /// Whether it may run.
+        approve: bool,
+        /// Why not.
+        reason: Option<&'a str>,
+    },
+    /// The client ran it.
+    Return(ShownReturn<'a>),
 }
 
 /// A text or parts.
@@ -150,12 +196,12 @@ pub struct ShownCallDelta<'a> {
 }
 
 /// A result.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct ShownReturn<'a> {
     /// Always `tool`.
     pub r#type: &'static str,
-    /// The text.
-    pub tool_return: &'a str,
+    /// The text, or parts.
+    pub tool_return: ShownContent<'a>,
     /// Success or error.
     pub status: ToolStatus,
     /// The call.
@@ -210,8 +256,19 @@ impl SliceHead {
 
 /// Own fields of a reasoning slice or delta.
 #[must_use]
-pub fn reasoning<'a>(text: &'a str, signature: Option<&'a str>) -> Own<'a> {
-    Own::Reasoning { source: "reasoner_model", reasoning: text, signature }
+pub const fn reasoning<'a>(text: &'a str, signature: Option<&'a str>, source: ReasoningSource) -> Own<'a> {
+    let source = match source {
+        ReasoningSource::Native => "reasoner_model",
+        ReasoningSource::Prompted => "non_reasoner_model",
+    };
+    Own::Reasoning { source, reasoning: text, signature }
+}
+
+/// Own fields of reasoning that the provider does not show.
+#[must_use]
+pub const fn hidden_reasoning(data: Option<&str>) -> Own<'_> {
+    let state = if data.is_some() { "redacted" } else { "omitted" };
+    Own::HiddenReasoning { state, hidden_reasoning: data }
 }
 
 /// Own fields of an assistant slice or delta.
@@ -237,6 +294,10 @@ pub fn slices(message: &Message) -> Vec<Shown<'_>> {
         Body::History(content) => vec![content_slice(&head, MessageType::AssistantMessage, content)],
         Body::Assistant(answer) => answer_slices(&head, answer),
         Body::ToolReturns(returns) => returns_slice(&head, returns).into_iter().collect(),
+        Body::ApprovalRequest(answer) => request_slices(&head, answer),
+        Body::ApprovalResponse(answers) => vec![answers_slice(&head, answers)],
+        Body::Summary(summary) => vec![summary_slice(&head, summary)],
+        Body::Note(_) => Vec::new(),
     };
     for slice in &mut shown {
         slice.sender_id = message.labels.sender_id.as_deref();
@@ -249,11 +310,18 @@ pub fn slices(message: &Message) -> Vec<Shown<'_>> {
 }
 
 fn content_slice<'a>(head: &SliceHead, message_type: MessageType, content: &'a Content) -> Shown<'a> {
-    let content = match content {
+    head.slice(0, message_type, Own::Content { content: shown_content(content) })
+}
+
+fn shown_content(content: &Content) -> ShownContent<'_> {
+    match content {
         Content::Text(text) => ShownContent::Text(text),
-        Content::Parts(parts) => ShownContent::Parts(parts.iter().filter(|part| is_text_or_image(part)).collect()),
-    };
-    head.slice(0, message_type, Own::Content { content })
+        Content::Parts(parts) => shown_parts(parts),
+    }
+}
+
+fn shown_parts(parts: &[Value]) -> ShownContent<'_> {
+    ShownContent::Parts(parts.iter().filter(|part| is_text_or_image(part)).collect())
 }
 
 /// SDKs know only these two kinds of parts in messages; others are kept for the model and not shown.
@@ -264,22 +332,75 @@ fn is_text_or_image(part: &Value) -> bool {
 /// The slices of a model's answer: reasoning and text in the order produced, then the calls.
 #[must_use]
 pub fn answer_slices<'a>(head: &SliceHead, answer: &'a Answer) -> Vec<Shown<'a>> {
+    with_calls(head, answer, MessageType::ToolCallMessage)
+}
+
+/// The slices of a message whose calls wait for the client.
+#[must_use]
+pub fn request_slices<'a>(head: &SliceHead, answer: &'a Answer) -> Vec<Shown<'a>> {
+    with_calls(head, answer, MessageType::ApprovalRequestMessage)
+}
+
+fn with_calls<'a>(head: &SliceHead, answer: &'a Answer, calls_as: MessageType) -> Vec<Shown<'a>> {
     let mut shown: Vec<Shown<'a>> = Vec::with_capacity(answer.parts.len() + 1);
     for part in &answer.parts {
         let index = place(shown.len());
         shown.push(match part {
             AnswerPart::Text(content) => head.slice(index, MessageType::AssistantMessage, text(content)),
-            AnswerPart::Reasoning { text, signature } => {
-                head.slice(index, MessageType::ReasoningMessage, reasoning(text, signature.as_deref()))
+            AnswerPart::Reasoning { text, signature, source } => {
+                head.slice(index, MessageType::ReasoningMessage, reasoning(text, signature.as_deref(), *source))
+            }
+            AnswerPart::HiddenReasoning { data } => {
+                head.slice(index, MessageType::HiddenReasoningMessage, hidden_reasoning(data.as_deref()))
             }
         });
     }
     let calls: Vec<_> = answer.calls.iter().map(shown_call).collect();
     if let Some(first) = calls.first() {
         let own = Own::Calls { tool_call: *first, tool_calls: calls };
-        shown.push(head.slice(CALLS_PLACE, MessageType::ToolCallMessage, own));
+        shown.push(head.slice(CALLS_PLACE, calls_as, own));
     }
     shown
+}
+
+/// The one slice of the client's answers to calls.
+fn answers_slice<'a>(head: &SliceHead, answers: &'a [CallAnswer]) -> Shown<'a> {
+    let first = answers.iter().find_map(|answer| match answer {
+        CallAnswer::Approval { tool_call_id, approve, reason } => {
+            Some((*approve, tool_call_id.as_str(), reason.as_deref()))
+        }
+        CallAnswer::Return { .. } => None,
+    });
+    let own = Own::Answers {
+        approve: first.map(|(approve, ..)| approve),
+        approval_request_id: first.map(|(_, call, _)| call),
+        reason: first.and_then(|(.., reason)| reason),
+        approvals: answers.iter().map(shown_answer).collect(),
+    };
+    head.slice(0, MessageType::ApprovalResponseMessage, own)
+}
+
+fn shown_answer(answer: &CallAnswer) -> ShownAnswer<'_> {
+    match answer {
+        CallAnswer::Approval { tool_call_id, approve, reason } => {
+            ShownAnswer::Approval { r#type: "approval", tool_call_id, approve: *approve, reason: reason.as_deref() }
+        }
+        CallAnswer::Return { tool_call_id, status, content, stdout, stderr } => ShownAnswer::Return(ShownReturn {
+            r#type: "tool",
+            tool_return: shown_content(content),
+            status: *status,
+            tool_call_id,
+            stdout: stdout.as_deref(),
+            stderr: stderr.as_deref(),
+        }),
+    }
+}
+
+/// The one slice of a summary.
+#[must_use]
+pub fn summary_slice<'a>(head: &SliceHead, summary: &'a Summary) -> Shown<'a> {
+    let own = Own::Summary { summary: &summary.text, compaction_stats: &summary.stats };
+    head.slice(0, MessageType::SummaryMessage, own)
 }
 
 /// The one slice of a step's tool returns; none without any.
@@ -306,7 +427,7 @@ fn shown_call(call: &ToolCall) -> ShownCall<'_> {
 fn shown_return(tool_return: &ToolReturn) -> ShownReturn<'_> {
     ShownReturn {
         r#type: "tool",
-        tool_return: &tool_return.text,
+        tool_return: tool_return.parts.as_deref().map_or(ShownContent::Text(&tool_return.text), shown_parts),
         status: tool_return.status,
         tool_call_id: &tool_return.call_id,
         stdout: tool_return.stdout.as_deref(),

@@ -12,3 +12,4 @@ pub mod run;
 pub mod sse;
 pub mod step;
 pub mod time;
+pub mod tool;

@@ -1,12 +1,14 @@
 //! The body of a send: what all three send paths take (api/01).
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use crate::domain::approval::CallAnswer;
 use crate::domain::limits::DEFAULT_MAX_STEPS;
 use crate::domain::message::{Content, Labels, MessageType};
 use crate::domain::model::ModelHandle;
-use crate::domain::tool::ToolStatus;
+use crate::domain::run::ClientSkill;
+use crate::domain::tool::{self, ToolSpec, ToolStatus};
 use crate::wire::read::{BodyError, Node};
 
 /// A send whose form is right. It serializes to the same bytes for the same meaning, for the comparison of repeats.
@@ -38,7 +40,7 @@ pub struct SendRequest {
     /// A system message for this request only.
     pub override_system: Option<String>,
     /// Tools that run at the client.
-    pub client_tools: Vec<ClientTool>,
+    pub client_tools: Vec<ToolSpec>,
     /// Skills that the client has.
     pub client_skills: Vec<ClientSkill>,
     /// Whether compaction is shown.
@@ -91,55 +93,6 @@ pub enum InputRole {
     System,
     /// History: not answered by itself.
     Assistant,
-}
-
-/// An answer to a call that waits for one.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub enum CallAnswer {
-    /// It may run or not.
-    Approval {
-        /// The call; in the deprecated form the id of the approval request's message.
-        tool_call_id: String,
-        /// Whether it may run.
-        approve: bool,
-        /// Why not.
-        reason: Option<String>,
-    },
-    /// The client ran it.
-    Return {
-        /// The call.
-        tool_call_id: String,
-        /// Success or error.
-        status: ToolStatus,
-        /// A text, or text and image parts.
-        content: Content,
-        /// Lines of standard output.
-        stdout: Option<Vec<String>>,
-        /// Lines of standard error.
-        stderr: Option<Vec<String>>,
-    },
-}
-
-/// A tool that exists for this request only and runs at the client.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ClientTool {
-    /// Its name.
-    pub name: String,
-    /// What it is for.
-    pub description: Option<String>,
-    /// JSON Schema of its arguments.
-    pub parameters: Option<Value>,
-}
-
-/// A skill that the client has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ClientSkill {
-    /// Its name.
-    pub name: String,
-    /// What it is for.
-    pub description: String,
-    /// Where it is.
-    pub location: String,
 }
 
 impl SendRequest {
@@ -243,12 +196,16 @@ fn read_types(types: &Node<'_>) -> Result<Vec<MessageType>, BodyError> {
     types.items()?.iter().map(read).collect()
 }
 
-fn read_client_tool(node: &Node<'_>) -> Result<ClientTool, BodyError> {
+fn read_client_tool(node: &Node<'_>) -> Result<ToolSpec, BodyError> {
+    let name = node.required("name")?;
+    if !tool::is_name(name.string()?) {
+        return Err(name.malformed("must be 1 to 64 letters, digits, '_' or '-': no model provider takes another name"));
+    }
     let parameters = node.get("parameters").map(|parameters| parameters.object().map(|_| parameters.value().clone()));
-    Ok(ClientTool {
-        name: node.required_string("name")?.to_owned(),
-        description: node.optional_string("description")?,
-        parameters: parameters.transpose()?,
+    Ok(ToolSpec {
+        name: name.string()?.to_owned(),
+        description: node.optional_string("description")?.unwrap_or_default(),
+        parameters: parameters.transpose()?.unwrap_or_else(|| json!({"type": "object", "properties": {}})),
     })
 }
 

@@ -36,8 +36,13 @@ impl<'a> LettaResponse<'a> {
 /// Whether a run makes such messages, rather than being given them.
 const fn is_made(body: &Body) -> bool {
     match body {
-        Body::Assistant(_) | Body::ToolReturns(_) => true,
-        Body::System(_) | Body::User(_) | Body::History(_) => false,
+        Body::Assistant(_) | Body::ToolReturns(_) | Body::ApprovalRequest(_) => true,
+        Body::System(_)
+        | Body::User(_)
+        | Body::History(_)
+        | Body::ApprovalResponse(_)
+        | Body::Summary(_)
+        | Body::Note(_) => false,
     }
 }
 

@@ -1,11 +1,13 @@
 //! Puts a model's deltas together: to the answer that is stored, and to the slices that a stream shows meanwhile. Both
 //! come from the same state, so that lists show what streams showed.
 
-use holdfast_shared::domain::message::{Answer, AnswerPart, MessageType};
+use holdfast_shared::domain::message::{Answer, AnswerPart, MessageType, ReasoningSource};
 use holdfast_shared::domain::tool::ToolCall;
 use holdfast_shared::domain::usage::Usage;
 use holdfast_shared::ports::model_client::ModelDelta;
-use holdfast_shared::wire::message::{CALLS_PLACE, Shown, SliceHead, call_delta, place, reasoning, text};
+use holdfast_shared::wire::message::{
+    CALLS_PLACE, Shown, SliceHead, call_delta, hidden_reasoning, place, reasoning, text,
+};
 
 /// An answer in the making.
 #[derive(Debug, Default)]
@@ -33,7 +35,11 @@ impl Assembly {
             },
             ModelDelta::Reasoning(new) if !new.is_empty() => match self.answer.parts.last_mut() {
                 Some(AnswerPart::Reasoning { text, .. }) => text.push_str(new),
-                _ => self.answer.parts.push(AnswerPart::Reasoning { text: new.clone(), signature: None }),
+                _ => self.answer.parts.push(AnswerPart::Reasoning {
+                    text: new.clone(),
+                    signature: None,
+                    source: ReasoningSource::Native,
+                }),
             },
             ModelDelta::Text(_) | ModelDelta::Reasoning(_) => {}
             ModelDelta::ReasoningSignature(new) => {
@@ -45,8 +51,16 @@ impl Assembly {
                     }
                 }
             }
+            ModelDelta::HiddenReasoning(data) => {
+                self.answer.parts.push(AnswerPart::HiddenReasoning { data: data.clone() });
+            }
+            ModelDelta::CallSignature { id, signature } => {
+                if let Some(call) = self.answer.calls.iter_mut().find(|call| call.id == *id) {
+                    call.signatures.push(signature.clone());
+                }
+            }
             ModelDelta::CallStart { id, name } => {
-                self.answer.calls.push(ToolCall { id: id.clone(), name: name.clone(), arguments: String::new() });
+                self.answer.calls.push(ToolCall::new(id.clone(), name.clone(), String::new()));
             }
             ModelDelta::CallArguments { id, fragment } => {
                 if let Some(call) = self.answer.calls.iter_mut().find(|call| call.id == *id) {
@@ -66,7 +80,10 @@ impl Assembly {
                 Some(head.slice(index, MessageType::AssistantMessage, text(new)))
             }
             ModelDelta::Reasoning(new) if !new.is_empty() => {
-                Some(head.slice(index, MessageType::ReasoningMessage, reasoning(new, None)))
+                Some(head.slice(index, MessageType::ReasoningMessage, reasoning(new, None, ReasoningSource::Native)))
+            }
+            ModelDelta::HiddenReasoning(data) => {
+                Some(head.slice(index, MessageType::HiddenReasoningMessage, hidden_reasoning(data.as_deref())))
             }
             ModelDelta::CallStart { id, name } => {
                 Some(head.slice(CALLS_PLACE, MessageType::ToolCallMessage, call_delta(id, Some(name), None)))
@@ -100,7 +117,7 @@ impl Assembly {
     #[must_use]
     pub fn into_partial(self) -> Answer {
         let parts = self.answer.parts.into_iter().filter(|part| matches!(part, AnswerPart::Text(_)));
-        Answer { parts: parts.collect(), calls: Vec::new() }
+        Answer { parts: parts.collect(), calls: Vec::new(), made_by: None }
     }
 }
 
@@ -142,7 +159,11 @@ mod tests {
         assert_eq!(
             answer.parts,
             [
-                AnswerPart::Reasoning { text: "I think.".to_owned(), signature: Some("proof".to_owned()) },
+                AnswerPart::Reasoning {
+                    text: "I think.".to_owned(),
+                    signature: Some("proof".to_owned()),
+                    source: ReasoningSource::Native
+                },
                 AnswerPart::Text("Let me look. And more.".to_owned()),
             ]
         );

@@ -174,7 +174,7 @@ impl<'a> Attempt<'a> {
 
     /// One step from the model call on. Whether another follows.
     async fn step(&mut self, number: u32) -> Result<bool, Interrupt> {
-        let request = prompt::request(&self.context, &self.run.request);
+        let request = prompt::request(&self.context, &self.run.request, 128_000);
         let started_at = self.services.seams.now();
         let mut step = Current { id: self.services.seams.id(), number, started_at, llm_request_ns: None };
         let new = NewStep { id: step.id, number, model: request.model.clone(), started_at };
@@ -534,6 +534,7 @@ fn closed_early(assembly: &Assembly) -> ModelError {
         detail: None,
         status: None,
         is_transient: !assembly.has_begun(),
+        is_context_overflow: false,
         retry_after: None,
     }
 }

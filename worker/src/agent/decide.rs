@@ -42,12 +42,12 @@ mod tests {
     use super::*;
 
     fn text() -> Answer {
-        Answer { parts: vec![AnswerPart::Text("Hello.".to_owned())], calls: Vec::new() }
+        Answer { parts: vec![AnswerPart::Text("Hello.".to_owned())], calls: Vec::new(), made_by: None }
     }
 
     fn call() -> Answer {
-        let call = ToolCall { id: "call_1".to_owned(), name: "memory_insert".to_owned(), arguments: "{}".to_owned() };
-        Answer { parts: Vec::new(), calls: vec![call] }
+        let call = ToolCall::new("call_1", "memory_insert", "{}");
+        Answer { parts: Vec::new(), calls: vec![call], made_by: None }
     }
 
     #[test]

@@ -1,80 +1,213 @@
 //! From an agent's context to a call of its model (api/05 §1): pure.
 
-use holdfast_shared::domain::message::{Answer, AnswerPart, Body, Message};
+use holdfast_shared::domain::message::{Answer, AnswerPart, Body, Content, Message};
 use holdfast_shared::domain::run::RunRequest;
-use holdfast_shared::domain::tool::ToolReturn;
-use holdfast_shared::ports::model_client::{ModelOptions, ModelRequest, Turn};
+use holdfast_shared::domain::tool::{ToolCall, ToolReturn, ToolStatus};
+use holdfast_shared::ports::model_client::{
+    Image, ModelOptions, ModelRequest, Piece, ReasoningOptions, ToolChoice, ToolResult, Turn,
+};
 use holdfast_shared::ports::store::Context;
+use serde_json::{Value, json};
 
 use crate::tools;
 
 /// What a call whose result was never recorded is answered with, so that providers accept the history.
 const LOST_RESULT: &str = "The call was interrupted; whether it had an effect is unknown.";
+/// What stands for the rest of a result that is too long for the context.
+const RESULT_CUT: &str = "… [the rest of this result is left out here: it is too long for the context]";
+/// The least that is sent of every result, in characters.
+const RESULT_CHARS_AT_LEAST: usize = 5_000;
+/// What an image is told by to a model that cannot see it, and in texts.
+pub const IMAGE_PLACEHOLDER: &str = "[image]";
 
 /// Builds the call for the next step.
 #[must_use]
-pub fn request(context: &Context, run: &RunRequest) -> ModelRequest {
+pub fn request(context: &Context, run: &RunRequest, window: u64) -> ModelRequest {
     let settings = &context.agent.settings;
     ModelRequest {
         model: run.override_model.clone().unwrap_or_else(|| settings.model.clone()),
         system: run.override_system.clone().unwrap_or_else(|| context.system_text()),
-        turns: turns(context.messages.get(1..).unwrap_or_default()),
+        turns: turns(context.messages.get(1..).unwrap_or_default(), result_chars(window)),
         tools: tools::specs(&context.agent),
+        tool_choice: ToolChoice::Auto,
         options: options(settings.model_settings.as_ref()),
     }
 }
 
-fn options(settings: Option<&serde_json::Value>) -> ModelOptions {
-    let field = |name: &str| settings.and_then(|settings| settings.get(name));
+/// Most characters of a tool's result in a call: a fifth of the window, at four characters a token (api/05 §1).
+#[must_use]
+pub fn result_chars(window: u64) -> usize {
+    usize::try_from(window.saturating_mul(4) / 5).unwrap_or(usize::MAX).max(RESULT_CHARS_AT_LEAST)
+}
+
+fn options(settings: Option<&Value>) -> ModelOptions {
+    let field = |name: &str| settings.and_then(|settings| settings.get(name)).filter(|value| !value.is_null());
+    let tokens = |value: &Value| value.as_u64().and_then(|tokens| u32::try_from(tokens).ok());
+    let reasoning = field("reasoning").or_else(|| field("thinking"));
+    let of_reasoning = |name: &str| reasoning.and_then(|reasoning| reasoning.get(name));
+    let effort = of_reasoning("reasoning_effort").or_else(|| field("effort")).and_then(Value::as_str);
+    let is_on = match of_reasoning("type").and_then(Value::as_str) {
+        Some("disabled") => Some(false),
+        Some(_) => Some(true),
+        None => effort.map(|effort| effort != "none"),
+    };
     ModelOptions {
-        temperature: field("temperature").and_then(serde_json::Value::as_f64),
-        max_output_tokens: field("max_output_tokens")
-            .and_then(serde_json::Value::as_u64)
-            .and_then(|tokens| u32::try_from(tokens).ok()),
-        parallel_tool_calls: field("parallel_tool_calls").and_then(serde_json::Value::as_bool).unwrap_or(false),
+        temperature: field("temperature").and_then(Value::as_f64),
+        max_output_tokens: field("max_output_tokens").and_then(tokens),
+        parallel_tool_calls: field("parallel_tool_calls").and_then(Value::as_bool).unwrap_or(false),
+        reasoning: ReasoningOptions {
+            is_on,
+            effort: effort.map(str::to_owned),
+            budget_tokens: of_reasoning("budget_tokens").or_else(|| of_reasoning("thinking_budget")).and_then(tokens),
+        },
+        response_format: field("response_format").cloned(),
     }
 }
 
-/// The conversation as the model sees it; every call has a result.
+/// The conversation as the model sees it: every call has a result, and every result a call.
 #[must_use]
-pub fn turns(messages: &[Message]) -> Vec<Turn> {
-    let mut turns = Vec::with_capacity(messages.len());
-    let mut open: Option<&Answer> = None;
+pub fn turns(messages: &[Message], result_chars: usize) -> Vec<Turn> {
+    let mut turns = Turns { turns: Vec::with_capacity(messages.len()), open: Vec::new(), result_chars };
+    let mut last_step = None;
     for message in messages {
-        if let Body::ToolReturns(returns) = &message.body {
-            let missing = open.take().map(|answer| missing_returns(answer, returns)).unwrap_or_default();
-            turns.push(Turn::ToolReturns(returns.iter().cloned().chain(missing).collect()));
-            continue;
-        }
-        close(&mut turns, open.take());
         match &message.body {
             Body::System(content) => turns.push(Turn::System(content.text())),
-            Body::User(content) => turns.push(Turn::User(content.text())),
+            Body::User(content) => turns.push(Turn::User(pieces(content))),
             Body::History(content) => {
                 let parts = vec![AnswerPart::Text(content.text())];
-                turns.push(Turn::Assistant(Answer { parts, calls: Vec::new() }));
+                turns.push(Turn::Assistant(Answer { parts, calls: Vec::new(), made_by: None }));
             }
-            Body::Assistant(answer) => {
-                turns.push(Turn::Assistant(answer.clone()));
-                open = Some(answer).filter(|answer| !answer.calls.is_empty());
+            Body::Assistant(answer) => turns.answer(answer),
+            // What was one answer of the model is one again.
+            Body::ApprovalRequest(rest) if message.step_id.is_some() && message.step_id == last_step => {
+                turns.more_of_the_answer(rest);
             }
-            Body::ToolReturns(_) => {}
+            Body::ApprovalRequest(answer) => turns.answer(answer),
+            Body::ToolReturns(returns) => turns.returns(returns, message),
+            Body::Summary(summary) => {
+                let text = json!({
+                    "type": "system_alert",
+                    "message": summary.text,
+                    "time": written(message),
+                    "compaction_stats": summary.stats,
+                });
+                turns.push(Turn::User(vec![Piece::Text(text.to_string())]));
+            }
+            Body::Note(text) => turns.push(Turn::User(vec![Piece::Text(text.clone())])),
+            // Its results follow; a failed answer leaves nothing to say.
+            Body::ApprovalResponse(_) => {}
+        }
+        last_step = message.step_id;
+    }
+    turns.close();
+    turns.turns
+}
+
+struct Turns {
+    turns: Vec<Turn>,
+    /// Calls of the last answer that have no result yet.
+    open: Vec<ToolCall>,
+    result_chars: usize,
+}
+
+impl Turns {
+    fn push(&mut self, turn: Turn) {
+        self.close();
+        self.turns.push(turn);
+    }
+
+    fn answer(&mut self, answer: &Answer) {
+        self.push(Turn::Assistant(answer.clone()));
+        self.open.clone_from(&answer.calls);
+    }
+
+    fn more_of_the_answer(&mut self, rest: &Answer) {
+        let Some(Turn::Assistant(answer)) = self.turns.last_mut() else { return self.answer(rest) };
+        answer.parts.extend(rest.parts.iter().cloned());
+        answer.calls.extend(rest.calls.iter().cloned());
+        self.open.extend(rest.calls.iter().cloned());
+    }
+
+    fn returns(&mut self, returns: &[ToolReturn], message: &Message) {
+        let mut results = Vec::with_capacity(returns.len());
+        for one in returns {
+            let Some(place) = self.open.iter().position(|call| call.id == one.call_id) else { continue };
+            self.open.remove(place);
+            results.push(result(one, Some(message), self.result_chars));
+        }
+        results.extend(self.lost());
+        if !results.is_empty() {
+            self.turns.push(Turn::ToolReturns(results));
         }
     }
-    close(&mut turns, open);
-    turns
-}
 
-fn close(turns: &mut Vec<Turn>, open: Option<&Answer>) {
-    if let Some(answer) = open {
-        turns.push(Turn::ToolReturns(missing_returns(answer, &[])));
+    fn close(&mut self) {
+        let lost = self.lost();
+        if !lost.is_empty() {
+            self.turns.push(Turn::ToolReturns(lost));
+        }
+    }
+
+    fn lost(&mut self) -> Vec<ToolResult> {
+        let lost = |call: ToolCall| result(&ToolReturn::refused(&call, LOST_RESULT.to_owned()), None, usize::MAX);
+        self.open.drain(..).map(lost).collect()
     }
 }
 
-fn missing_returns(answer: &Answer, returns: &[ToolReturn]) -> Vec<ToolReturn> {
-    let is_missing = |id: &str| returns.iter().all(|known| known.call_id != id);
-    let missing = answer.calls.iter().filter(|call| is_missing(&call.id));
-    missing.map(|call| ToolReturn::error(call, LOST_RESULT.to_owned())).collect()
+/// A result as the model reads it. The time is that of the stored message: the same call always sends the same bytes,
+/// so that the provider's cache finds them.
+fn result(one: &ToolReturn, message: Option<&Message>, most_chars: usize) -> ToolResult {
+    let status = match one.status {
+        ToolStatus::Success => "OK",
+        ToolStatus::Error => "Failed",
+    };
+    let message = message.map(written);
+    let text = match one.text.char_indices().nth(most_chars) {
+        Some((end, _)) => format!("{}{RESULT_CUT}", &one.text[..end]),
+        None => one.text.clone(),
+    };
+    let text = match message {
+        Some(time) => json!({"status": status, "message": text, "time": time}),
+        None => json!({"status": status, "message": text}),
+    };
+    let images = one.parts.iter().flatten().filter_map(image).collect();
+    ToolResult {
+        call_id: one.call_id.clone(),
+        name: one.name.clone(),
+        is_error: one.status == ToolStatus::Error,
+        text: text.to_string(),
+        images,
+    }
+}
+
+fn written(message: &Message) -> String {
+    message.created_at.format("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Content as a model sees it; parts that only history has are left out.
+fn pieces(content: &Content) -> Vec<Piece> {
+    match content {
+        Content::Text(text) => vec![Piece::Text(text.clone())],
+        Content::Parts(parts) => {
+            let piece = |part: &Value| match part.get("type").and_then(Value::as_str) {
+                Some("text") => part.get("text").and_then(Value::as_str).map(|text| Piece::Text(text.to_owned())),
+                Some("image") => image(part).map(Piece::Image),
+                _ => None,
+            };
+            parts.iter().filter_map(piece).collect()
+        }
+    }
+}
+
+/// The image in a part. Images by URL were fetched when the request was accepted.
+fn image(part: &Value) -> Option<Image> {
+    let source = part.get("source")?;
+    let text = |name: &str| source.get(name).and_then(Value::as_str).map(str::to_owned);
+    Some(Image {
+        data: text("data")?,
+        media_type: text("media_type").unwrap_or_else(|| "image/png".to_owned()),
+        detail: text("detail"),
+    })
 }
 
 #[cfg(test)]
@@ -99,8 +232,8 @@ mod tests {
     }
 
     fn calls(ids: &[&str]) -> Answer {
-        let call = |id: &&str| ToolCall { id: (*id).to_owned(), name: "t".to_owned(), arguments: "{}".to_owned() };
-        Answer { parts: Vec::new(), calls: ids.iter().map(call).collect() }
+        let call = |id: &&str| ToolCall::new((*id).to_owned(), "t", "{}");
+        Answer { parts: Vec::new(), calls: ids.iter().map(call).collect(), made_by: None }
     }
 
     #[test]
@@ -114,7 +247,7 @@ mod tests {
             message(Body::User(Content::Text("again".to_owned()))),
             message(Body::Assistant(calls(&["d"]))),
         ];
-        let ids: Vec<Vec<String>> = turns(&messages)
+        let ids: Vec<Vec<String>> = turns(&messages, 100)
             .into_iter()
             .filter_map(|turn| match turn {
                 Turn::ToolReturns(returns) => {

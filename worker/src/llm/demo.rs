@@ -15,12 +15,14 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use holdfast_shared::domain::message::AnswerPart;
 use holdfast_shared::domain::model::ModelHandle;
-use holdfast_shared::domain::tool::ToolReturn;
 use holdfast_shared::domain::usage::Usage;
-use holdfast_shared::ports::model_client::{DeltaStream, ModelDelta, ModelError, ModelRequest, Turn};
+use holdfast_shared::ports::model_client::{
+    DeltaStream, ModelDelta, ModelError, ModelRequest, Piece, ToolResult, Turn,
+};
 use serde_json::Value;
 
 use super::{clip, from_status, unusable};
+use crate::agent::prompt::IMAGE_PLACEHOLDER;
 
 const OPENING: &str = "[[demo";
 const CLOSING: &str = "]]";
@@ -78,10 +80,11 @@ impl Demo {
         let prompt_tokens = count_words(&request);
         let last_user = request.turns.iter().rposition(|turn| matches!(turn, Turn::User(_)));
         let input = match last_user.and_then(|place| request.turns.get(place)) {
-            Some(Turn::User(text)) => text.as_str(),
-            _ => "",
+            Some(Turn::User(pieces)) => text_of(pieces),
+            _ => String::new(),
         };
-        let returns: Vec<&ToolReturn> = match last_user {
+        let input = input.as_str();
+        let returns: Vec<&ToolResult> = match last_user {
             Some(place) => request.turns[place..].iter().flat_map(returns_of).collect(),
             None => Vec::new(),
         };
@@ -199,16 +202,31 @@ fn greeting(input: &str) -> String {
 }
 
 /// What the model says of tools' results; empty without any.
-fn mention(returns: &[&ToolReturn]) -> String {
-    let mentions = returns.iter().map(|one| format!("The tool {} answered: \"{}\".", one.name, quote(&one.text)));
+fn mention(returns: &[&ToolResult]) -> String {
+    let mentions = returns.iter().map(|one| format!("The tool {} answered: \"{}\".", one.name, quote(&said(one))));
     mentions.collect::<Vec<_>>().join(" ")
+}
+
+/// What the tool said, without the wrapping of a result.
+fn said(result: &ToolResult) -> String {
+    let wrapped = serde_json::from_str::<serde_json::Value>(&result.text).ok();
+    let message = wrapped.as_ref().and_then(|wrapped| wrapped.get("message")?.as_str());
+    message.unwrap_or(&result.text).to_owned()
+}
+
+fn text_of(pieces: &[Piece]) -> String {
+    let texts = pieces.iter().map(|piece| match piece {
+        Piece::Text(text) => text.as_str(),
+        Piece::Image(_) => IMAGE_PLACEHOLDER,
+    });
+    texts.collect::<Vec<_>>().join("\n")
 }
 
 fn quote(text: &str) -> String {
     clip(text, QUOTE_CHARS)
 }
 
-fn returns_of(turn: &Turn) -> &[ToolReturn] {
+fn returns_of(turn: &Turn) -> &[ToolResult] {
     match turn {
         Turn::ToolReturns(returns) => returns,
         _ => &[],
@@ -219,10 +237,12 @@ fn returns_of(turn: &Turn) -> &[ToolReturn] {
 fn count_words(request: &ModelRequest) -> u64 {
     let words = |text: &str| text.split_whitespace().count() as u64;
     let of_turn = |turn: &Turn| match turn {
-        Turn::System(text) | Turn::User(text) => words(text),
+        Turn::System(text) => words(text),
+        Turn::User(pieces) => words(&text_of(pieces)),
         Turn::Assistant(answer) => {
             let parts = answer.parts.iter().map(|part| match part {
                 AnswerPart::Text(text) | AnswerPart::Reasoning { text, .. } => words(text),
+                AnswerPart::HiddenReasoning { .. } => 0,
             });
             parts.sum::<u64>() + answer.calls.iter().map(|call| 1 + words(&call.arguments)).sum::<u64>()
         }
@@ -308,8 +328,8 @@ mod tests {
     use futures::{FutureExt as _, TryStreamExt as _};
     use holdfast_shared::domain::message::Answer;
     use holdfast_shared::domain::run::ErrorType;
-    use holdfast_shared::domain::tool::{ToolCall, ToolStatus};
-    use holdfast_shared::ports::model_client::ModelOptions;
+    use holdfast_shared::domain::tool::ToolCall;
+    use holdfast_shared::ports::model_client::{ModelOptions, ToolChoice};
     use tokio::time::Instant;
 
     use super::*;
@@ -402,12 +422,13 @@ mod tests {
             system: "three words here".to_owned(),
             turns,
             tools: Vec::new(),
+            tool_choice: ToolChoice::Auto,
             options: ModelOptions::default(),
         }
     }
 
     fn user(text: &str) -> Turn {
-        Turn::User(text.to_owned())
+        Turn::User(vec![Piece::Text(text.to_owned())])
     }
 
     async fn deltas(turns: Vec<Turn>) -> Vec<ModelDelta> {
@@ -456,7 +477,7 @@ mod tests {
         for delta in &first {
             match delta {
                 ModelDelta::CallStart { id, name } => {
-                    calls.push(ToolCall { id: id.clone(), name: name.clone(), arguments: String::new() });
+                    calls.push(ToolCall::new(id.clone(), name.clone(), String::new()));
                 }
                 ModelDelta::CallArguments { id, fragment } => {
                     let call = calls.iter_mut().find(|call| call.id == *id).expect("a call that has begun");
@@ -472,17 +493,16 @@ mod tests {
         assert_ne!(calls[0].id, calls[1].id);
         assert!(first.iter().filter(|delta| matches!(delta, ModelDelta::CallArguments { .. })).count() > 2);
 
-        let returns = calls.iter().map(|call| ToolReturn {
+        let returns = calls.iter().map(|call| ToolResult {
             call_id: call.id.clone(),
             name: call.name.clone(),
-            status: ToolStatus::Success,
+            is_error: false,
             text: format!("result of {}", call.name),
-            stdout: None,
-            stderr: None,
+            images: Vec::new(),
         });
         let turns = vec![
             user(input),
-            Turn::Assistant(Answer { parts: Vec::new(), calls: calls.clone() }),
+            Turn::Assistant(Answer { parts: Vec::new(), calls: calls.clone(), made_by: None }),
             Turn::ToolReturns(returns.collect()),
         ];
         let second = deltas(turns.clone()).await;

@@ -102,6 +102,7 @@ fn unusable(message: String) -> ModelError {
         detail: None,
         status: None,
         is_transient: false,
+        is_context_overflow: false,
         retry_after: None,
     }
 }
@@ -115,7 +116,15 @@ fn from_status(status: u16, message: String, detail: Option<String>, retry_after
         _ => ErrorType::LlmError,
     };
     let is_transient = matches!(status, 408 | 429 | 500..);
-    ModelError { error_type, message, detail, status: Some(status), is_transient, retry_after }
+    ModelError {
+        error_type,
+        message,
+        detail,
+        status: Some(status),
+        is_transient,
+        is_context_overflow: false,
+        retry_after,
+    }
 }
 
 /// The first characters of a text, with a mark if there were more.
@@ -129,7 +138,7 @@ fn clip(text: &str, chars: usize) -> String {
 #[cfg(test)]
 mod tests {
     use holdfast_shared::domain::model::ModelHandle;
-    use holdfast_shared::ports::model_client::ModelOptions;
+    use holdfast_shared::ports::model_client::{ModelOptions, ToolChoice};
 
     use super::*;
 
@@ -142,6 +151,7 @@ mod tests {
                 system: String::new(),
                 turns: Vec::new(),
                 tools: Vec::new(),
+                tool_choice: ToolChoice::Auto,
                 options: ModelOptions::default(),
             };
             let error = providers.stream(request).await.err().expect("an error");

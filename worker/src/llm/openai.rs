@@ -20,9 +20,11 @@ use genai::webc::StreamTimeout;
 use genai::{Headers, ModelIden, ServiceTarget};
 use holdfast_shared::domain::message::{Answer, AnswerPart};
 use holdfast_shared::domain::run::ErrorType;
-use holdfast_shared::domain::tool::{ToolCall, ToolReturn, ToolStatus};
+use holdfast_shared::domain::tool::ToolCall;
 use holdfast_shared::domain::usage::Usage;
-use holdfast_shared::ports::model_client::{DeltaStream, ModelDelta, ModelError, ModelRequest, Turn};
+use holdfast_shared::ports::model_client::{
+    DeltaStream, ModelDelta, ModelError, ModelRequest, Piece, ToolResult, Turn,
+};
 use reqwest::header::HeaderMap;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
@@ -165,7 +167,9 @@ fn to_genai(request: ModelRequest) -> ChatRequest {
     for (place, turn) in request.turns.into_iter().enumerate() {
         match turn {
             Turn::System(text) => messages.push(ChatMessage::system(text)),
-            Turn::User(text) => messages.push(ChatMessage::user(text)),
+            Turn::User(pieces) => messages.push(ChatMessage::user(MessageContent::from_parts(
+                pieces.into_iter().map(content_part).collect::<Vec<_>>(),
+            ))),
             Turn::Assistant(answer) => messages.extend(assistant(answer, place > loop_start)),
             Turn::ToolReturns(returns) => {
                 let responses: Vec<ToolResponse> = returns.iter().map(response).collect();
@@ -194,7 +198,7 @@ fn assistant(answer: Answer, has_reasoning: bool) -> Option<ChatMessage> {
         match part {
             AnswerPart::Text(text) => parts.push(ContentPart::Text(text)),
             AnswerPart::Reasoning { text, .. } if has_reasoning => parts.push(ContentPart::ReasoningContent(text)),
-            AnswerPart::Reasoning { .. } => {}
+            AnswerPart::Reasoning { .. } | AnswerPart::HiddenReasoning { .. } => {}
         }
     }
     parts.extend(answer.calls.into_iter().map(|call| ContentPart::ToolCall(earlier_call(call))));
@@ -211,15 +215,15 @@ fn earlier_call(call: ToolCall) -> genai::chat::ToolCall {
     genai::chat::ToolCall { call_id: call.id, fn_name: call.name, fn_arguments, thought_signatures: None }
 }
 
-/// A tool's result as api/05 §1 has it, without the time: there is no clock here, and the same call must always send the
-/// same bytes for the provider's cache to find them.
-fn response(tool_return: &ToolReturn) -> ToolResponse {
-    let status = match tool_return.status {
-        ToolStatus::Success => "OK",
-        ToolStatus::Error => "Failed",
-    };
-    let content = json!({"status": status, "message": tool_return.text}).to_string();
-    ToolResponse::new(&tool_return.call_id, content).with_fn_name(&tool_return.name)
+fn content_part(piece: Piece) -> ContentPart {
+    match piece {
+        Piece::Text(text) => ContentPart::Text(text),
+        Piece::Image(image) => ContentPart::from_binary_base64(image.media_type, image.data, None),
+    }
+}
+
+fn response(result: &ToolResult) -> ToolResponse {
+    ToolResponse::new(&result.call_id, result.text.clone()).with_fn_name(&result.name)
 }
 
 /// The provider's answer as it comes.
@@ -498,10 +502,11 @@ fn chain(error: &dyn StdError) -> String {
 #[cfg(test)]
 mod tests {
     use futures::TryStreamExt as _;
+    use holdfast_shared::domain::message::ReasoningSource;
     use holdfast_shared::domain::model::ModelHandle;
     use holdfast_shared::domain::tool::ToolSpec;
     use holdfast_shared::models::install_tls_provider_for_tests;
-    use holdfast_shared::ports::model_client::ModelOptions;
+    use holdfast_shared::ports::model_client::{ModelOptions, ToolChoice};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::task::JoinHandle;
@@ -579,8 +584,9 @@ mod tests {
         ModelRequest {
             model: ModelHandle::parse("openai/qwen-max").expect("a handle"),
             system: "Be brief.".to_owned(),
-            turns: vec![Turn::User("Hello?".to_owned())],
+            turns: vec![Turn::User(vec![Piece::Text("Hello?".to_owned())])],
             tools: Vec::new(),
+            tool_choice: ToolChoice::Auto,
             options: ModelOptions::default(),
         }
     }
@@ -846,19 +852,38 @@ mod tests {
 
     #[tokio::test]
     async fn the_request_as_the_server_sees_it() {
-        let call = ToolCall { id: "c1".to_owned(), name: "add".to_owned(), arguments: r#"{"b":1,"a":2}"#.to_owned() };
-        let broken = ToolCall { id: "c2".to_owned(), name: "add".to_owned(), arguments: "{\"a".to_owned() };
-        let thought = |text: &str| AnswerPart::Reasoning { text: text.to_owned(), signature: None };
+        let call = ToolCall::new("c1", "add", r#"{"b":1,"a":2}"#);
+        let broken = ToolCall::new("c2", "add", "{\"a");
+        let thought = |text: &str| AnswerPart::Reasoning {
+            text: text.to_owned(),
+            signature: None,
+            source: ReasoningSource::Native,
+        };
+        let result = |call: &ToolCall, text: &str| ToolResult {
+            call_id: call.id.clone(),
+            name: call.name.clone(),
+            is_error: false,
+            text: text.to_owned(),
+            images: Vec::new(),
+        };
         let mut request = request();
         request.turns = vec![
-            Turn::User("First".to_owned()),
-            Turn::Assistant(Answer { parts: vec![thought("old"), AnswerPart::Text("Done".to_owned())], calls: vec![] }),
-            Turn::Assistant(Answer { parts: vec![thought("only")], calls: vec![] }),
-            Turn::User("Second".to_owned()),
-            Turn::Assistant(Answer { parts: vec![thought("new")], calls: vec![call.clone(), broken.clone()] }),
+            Turn::User(vec![Piece::Text("First".to_owned())]),
+            Turn::Assistant(Answer {
+                parts: vec![thought("old"), AnswerPart::Text("Done".to_owned())],
+                calls: vec![],
+                made_by: None,
+            }),
+            Turn::Assistant(Answer { parts: vec![thought("only")], calls: vec![], made_by: None }),
+            Turn::User(vec![Piece::Text("Second".to_owned())]),
+            Turn::Assistant(Answer {
+                parts: vec![thought("new")],
+                calls: vec![call.clone(), broken.clone()],
+                made_by: None,
+            }),
             Turn::ToolReturns(vec![
-                ToolReturn::success(&call, "3".to_owned()),
-                ToolReturn::error(&broken, "no \"JSON\"".to_owned()),
+                result(&call, r#"{"status":"OK","message":"3"}"#),
+                result(&broken, r#"{"status":"Failed","message":"no \"JSON\""}"#),
             ]),
         ];
         request.tools = vec![ToolSpec {
@@ -866,8 +891,12 @@ mod tests {
             description: String::new(),
             parameters: json!({"type": "object", "properties": {}}),
         }];
-        request.options =
-            ModelOptions { temperature: Some(0.5), max_output_tokens: Some(64), parallel_tool_calls: true };
+        request.options = ModelOptions {
+            temperature: Some(0.5),
+            max_output_tokens: Some(64),
+            parallel_tool_calls: true,
+            ..ModelOptions::default()
+        };
         let script = vec![Act::Send(HEAD.to_owned()), events(&["data: [DONE]"])];
         let (provider, server) = server(script).await;
         let deltas: Vec<_> = provider.stream(request).await.expect("a stream").collect().await;

@@ -252,7 +252,7 @@ mod tests {
     }
 
     pub(super) fn call(name: &str, arguments: &str) -> ToolCall {
-        ToolCall { id: "call_1".to_owned(), name: name.to_owned(), arguments: arguments.to_owned() }
+        ToolCall::new("call_1", name.to_owned(), arguments.to_owned())
     }
 
     pub(super) fn block(label: &str, value: &str) -> Block {
@@ -297,6 +297,7 @@ mod tests {
                 context_window_limit: None,
                 tools: tools.iter().map(|name| (*name).to_owned()).collect(),
                 tool_rules: Vec::new(),
+                secrets: std::collections::BTreeMap::new(),
                 tags: Vec::new(),
                 description: None,
                 metadata: None,
@@ -305,7 +306,9 @@ mod tests {
                 other: Map::new(),
             },
             blocks: Vec::new(),
+            tools: tools.iter().filter_map(|name| builtin_tools::by_name(name)).cloned().collect(),
             message_ids: Vec::new(),
+            pending_approval: None,
             last_stop_reason: None,
             last_run_completion: None,
             last_run_duration_ms: None,
@@ -320,8 +323,8 @@ mod tests {
         for tool in builtin_tools::all() {
             let name = tool.spec.name.as_str();
             let expected = match plan(&call(name, "{}"), &agent(&[name])) {
-                Plan::EditMemory => !tool.is_parallel,
-                Plan::Search(_) => tool.is_parallel,
+                Plan::EditMemory => !tool.options.is_parallel,
+                Plan::Search(_) => tool.options.is_parallel,
                 Plan::Answer(_) => false,
             };
             assert!(expected, "{name}");

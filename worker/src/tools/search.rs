@@ -109,7 +109,9 @@ fn moment(text: &str, bound: Bound) -> Option<Timestamp> {
 fn show(message: &Message, now: Timestamp) -> Option<Value> {
     let content = match &message.body {
         Body::System(content) | Body::User(content) | Body::History(content) => content.text(),
-        Body::Assistant(answer) => answer_text(answer),
+        Body::Assistant(answer) | Body::ApprovalRequest(answer) => answer_text(answer),
+        Body::Summary(summary) => summary.text.clone(),
+        Body::ApprovalResponse(_) | Body::Note(_) => String::new(),
         // Results of searches would be found again and again, each holding the ones before.
         Body::ToolReturns(returns) => {
             let returns = returns.iter().filter(|one| one.name != CONVERSATION_SEARCH);
@@ -130,7 +132,7 @@ fn show(message: &Message, now: Timestamp) -> Option<Value> {
 fn answer_text(answer: &Answer) -> String {
     let texts = answer.parts.iter().filter_map(|part| match part {
         AnswerPart::Text(text) => Some(text.clone()),
-        AnswerPart::Reasoning { .. } => None,
+        AnswerPart::Reasoning { .. } | AnswerPart::HiddenReasoning { .. } => None,
     });
     let calls = answer.calls.iter().filter(|call| call.name != CONVERSATION_SEARCH);
     let calls = calls.map(|call| format!("[called {}] {}", call.name, call.arguments));
@@ -154,6 +156,8 @@ mod tests {
     use holdfast_shared::domain::message::Content;
 
     use super::super::tests::{call, message, time};
+    use holdfast_shared::domain::message::ReasoningSource;
+
     use super::*;
 
     fn read(arguments: &Value) -> Result<Search, String> {
@@ -230,8 +234,10 @@ mod tests {
     fn results_leave_searches_out() {
         let search_call = call(CONVERSATION_SEARCH, "{}");
         let text = |text: &str| AnswerPart::Text(text.to_owned());
-        let thought = AnswerPart::Reasoning { text: "secret".to_owned(), signature: None };
-        let answer = |parts: Vec<AnswerPart>, calls: Vec<ToolCall>| Body::Assistant(Answer { parts, calls });
+        let thought =
+            AnswerPart::Reasoning { text: "secret".to_owned(), signature: None, source: ReasoningSource::Native };
+        let answer =
+            |parts: Vec<AnswerPart>, calls: Vec<ToolCall>| Body::Assistant(Answer { parts, calls, made_by: None });
         let at = "2026-03-01T12:00:00Z";
         let found = [
             message(at, Body::User(Content::Text("Tea?".to_owned()))),

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use holdfast_shared::domain::event::{Event, EventKind};
 use holdfast_shared::domain::ids::{AgentId, MessageId, PingId, RunId};
-use holdfast_shared::domain::message::MessageType;
+use holdfast_shared::domain::message::{MessageType, ReasoningSource};
 use holdfast_shared::domain::position::SeqId;
 use holdfast_shared::domain::run::{Attachment, Outcome, Run, RunRequest, RunState, RunType, StreamMode};
 use holdfast_shared::domain::stop_reason::StopReason;
@@ -145,6 +145,10 @@ fn new_run(id: RunId, attachment: Attachment) -> Run {
             assistant_message_tool_name: "send_message".to_owned(),
             assistant_message_tool_kwarg: "message".to_owned(),
             callback_url: None,
+            client_tools: Vec::new(),
+            client_skills: Vec::new(),
+            include_compaction: false,
+            answering: None,
         },
         state: RunState::Running,
         cancel_requested: false,
@@ -162,7 +166,7 @@ fn script(seams: &Seams, run: RunId, messages: usize, attachment: Attachment) ->
     for number in 0..messages {
         let words = format!("word {number}");
         let shown = if number % 2 == 0 {
-            head.slice(0, MessageType::ReasoningMessage, reasoning(&words, None))
+            head.slice(0, MessageType::ReasoningMessage, reasoning(&words, None, ReasoningSource::Native))
         } else {
             head.slice(1, MessageType::AssistantMessage, text(&words))
         };

@@ -10,12 +10,14 @@ use super::{Adapter, Builder, Conn, FIND, Row, document, id, list_of_ids, messag
 use crate::domain::Timestamp;
 use crate::domain::agent::{Agent, AgentSettings};
 use crate::domain::block::Block;
+use crate::domain::builtin_tools;
 use crate::domain::ids::{AgentId, Id as _, MessageId};
 use crate::domain::message::{Body, Content, Message};
 use crate::domain::page::Page;
 use crate::domain::prompt::{self, PromptFacts};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
+use crate::domain::tool::Tool;
 use crate::ports::store::{AgentChange, AgentFilter, StoreError};
 use crate::store::values::{self, folded, micros, plain};
 
@@ -268,8 +270,14 @@ async fn complete(conn: &mut Conn, mut agents: Vec<Agent>) -> Result<Vec<Agent>,
     for agent in &mut agents {
         agent.blocks = blocks.remove(&agent.id).unwrap_or_default();
         agent.message_ids = messages.remove(&agent.id).unwrap_or_default();
+        agent.tools = attached_tools(&agent.settings);
     }
     Ok(agents)
+}
+
+/// The attached tools that exist.
+pub(super) fn attached_tools(settings: &AgentSettings) -> Vec<Tool> {
+    settings.tools.iter().filter_map(|name| builtin_tools::by_name(name)).cloned().collect()
 }
 
 /// An agent as its row has it, without blocks and messages.
@@ -281,7 +289,9 @@ pub(super) fn read(row: &Row) -> Result<Agent, StoreError> {
         name: row.try_get("name")?,
         settings: document(row, "settings")?,
         blocks: Vec::new(),
+        tools: Vec::new(),
         message_ids: Vec::new(),
+        pending_approval: None,
         last_stop_reason: stop_reason.map(|word| values::word(word, StopReason::parse)).transpose()?,
         last_run_completion: completion.map(values::moment).transpose()?,
         last_run_duration_ms: row.try_get("last_run_duration_ms")?,

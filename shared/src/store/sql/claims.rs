@@ -246,6 +246,7 @@ pub(super) async fn context(store: &Adapter, lease: &Lease) -> Result<Context, S
     agent.blocks = agents::blocks(&mut conn, agent.id).await?;
     let messages = messages::in_context(&mut conn, agent.id).await?;
     agent.message_ids = messages.iter().map(|message| message.id).collect();
+    agent.tools = agents::attached_tools(&agent.settings);
     Ok(Context { agent, messages })
 }
 

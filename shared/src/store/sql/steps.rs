@@ -189,8 +189,8 @@ pub(super) async fn list(store: &Adapter, run: RunId, page: &Page<StepId>) -> Re
     let after = place(&mut conn, run, page.after).await?;
     let before = place(&mut conn, run, page.before).await?;
     let mut builder = Builder::new(
-        "SELECT id, run_id, agent_id, number, status, stop_reason, model, usage, error, started_at, llm_request_ns, \
-         tool_execution_ns, step_ns FROM steps WHERE run_id = ",
+        "SELECT id, run_id, agent_id, number, status, stop_reason, model, usage, error, retries, started_at, \
+         llm_request_ns, tool_execution_ns, step_ns FROM steps WHERE answers_step IS NULL AND run_id = ",
     );
     builder.push_bind(run.uuid());
     let direction = page::push(&mut builder, NUMBER, page, after, before);
@@ -220,6 +220,7 @@ fn read(row: &Row) -> Result<Step, StoreError> {
         model: values::word(row.try_get("model")?, ModelHandle::parse)?,
         usage: document(row, "usage")?,
         error: optional_document(row, "error")?,
+        retries: document(row, "retries")?,
         timing: StepTiming {
             started_at: moment(row, "started_at")?,
             llm_request_ns: row.try_get("llm_request_ns")?,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::domain::Timestamp;
 use crate::domain::agent::{Agent, AgentSettings};
 use crate::domain::block::{Block, BlockDetails};
+use crate::domain::builtin_tools;
 use crate::domain::event::{Event, EventKind};
 use crate::domain::ids::{AgentId, Id, MessageId, RunId, StepId, WorkerId};
 use crate::domain::lease::{Lease, TakeoverAfter};
@@ -128,6 +129,7 @@ fn default_settings() -> AgentSettings {
         context_window_limit: Some(32_000),
         tools: vec!["memory_replace".to_owned()],
         tool_rules: Vec::new(),
+        secrets: std::collections::BTreeMap::new(),
         tags: Vec::new(),
         description: None,
         metadata: None,
@@ -247,7 +249,9 @@ fn new_agent(name: &str, settings: AgentSettings) -> (Agent, Message) {
         name: name.to_owned(),
         settings,
         blocks: vec![block("persona", "I help."), block("human", "Unknown.")],
+        tools: vec![builtin_tools::by_name("memory_replace").expect("a built-in tool").clone()],
         message_ids: vec![system.id],
+        pending_approval: None,
         last_stop_reason: None,
         last_run_completion: None,
         last_run_duration_ms: None,
@@ -272,6 +276,10 @@ fn new_run(tenant: &TenantId, agent: AgentId, text: &str) -> NewRun {
         assistant_message_tool_name: "send_message".to_owned(),
         assistant_message_tool_kwarg: "message".to_owned(),
         callback_url: None,
+        client_tools: Vec::new(),
+        client_skills: Vec::new(),
+        include_compaction: false,
+        answering: None,
     };
     let run = Run {
         id,
@@ -305,11 +313,12 @@ fn plain_events(numbers: std::ops::RangeInclusive<u64>) -> Vec<Event> {
 }
 
 fn call(id: &str) -> ToolCall {
-    ToolCall { id: id.to_owned(), name: "look".to_owned(), arguments: "{}".to_owned() }
+    ToolCall::new(id.to_owned(), "look", "{}")
 }
 
 fn answer_record(agent: AgentId, run: RunId, step: StepId, calls: &[ToolCall]) -> AnswerRecord {
-    let answer = Answer { parts: vec![AnswerPart::Text("Let me look.".to_owned())], calls: calls.to_vec() };
+    let answer =
+        Answer { parts: vec![AnswerPart::Text("Let me look.".to_owned())], calls: calls.to_vec(), made_by: None };
     let body = Message { run_id: Some(run), step_id: Some(step), ..message(agent, Body::Assistant(answer)) };
     AnswerRecord { message: body, usage: usage(7), llm_request_ns: 1234, events: Vec::new() }
 }
@@ -377,6 +386,9 @@ fn texts(messages: &[Message]) -> Vec<String> {
         Body::User(content) | Body::History(content) => content.text(),
         Body::Assistant(_) => "assistant".to_owned(),
         Body::ToolReturns(_) => "tool".to_owned(),
+        Body::ApprovalRequest(_) | Body::ApprovalResponse(_) => "approval".to_owned(),
+        Body::Summary(_) => "summary".to_owned(),
+        Body::Note(_) => "note".to_owned(),
     };
     messages.iter().map(text).collect()
 }
