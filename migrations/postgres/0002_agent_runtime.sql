@@ -44,3 +44,6 @@ ALTER TABLE steps ADD COLUMN retries TEXT NOT NULL DEFAULT '[]';
 
 -- What a worker can do, as a document: the health answer tells it.
 ALTER TABLE workers ADD COLUMN facts TEXT NOT NULL DEFAULT '{}';
+
+-- A row without a body is a call that was begun: should its worker die, nobody knows whether it had an effect.
+ALTER TABLE tool_returns ALTER COLUMN body DROP NOT NULL;

@@ -56,3 +56,14 @@ ALTER TABLE steps ADD COLUMN answers_step BLOB;
 ALTER TABLE steps ADD COLUMN retries TEXT NOT NULL DEFAULT '[]';
 
 ALTER TABLE workers ADD COLUMN facts TEXT NOT NULL DEFAULT '{}';
+
+-- A row without a body is a call that was begun: should its worker die, nobody knows whether it had an effect.
+CREATE TABLE tool_returns_anew (
+    step_id BLOB NOT NULL REFERENCES steps (id) ON DELETE CASCADE,
+    call INTEGER NOT NULL CHECK (call >= 0),
+    body TEXT,
+    PRIMARY KEY (step_id, call)
+) STRICT;
+INSERT INTO tool_returns_anew SELECT step_id, call, body FROM tool_returns;
+DROP TABLE tool_returns;
+ALTER TABLE tool_returns_anew RENAME TO tool_returns;

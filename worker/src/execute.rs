@@ -91,7 +91,7 @@ impl Worker {
         match self
             .services
             .store
-            .settle(lease, &RunEnd { outcome, at, closing: self.services.seams.id(), events })
+            .settle(lease, &RunEnd { outcome, at, closing: self.services.seams.id(), forgets_messages: false, events })
             .await
         {
             Ok(entries) => self.services.relay.nudge(entries),

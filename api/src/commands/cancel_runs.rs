@@ -70,5 +70,5 @@ fn end_of_created(run: &Run, seams: &Seams) -> RunEnd {
     let outcome = Outcome::stopped(StopReason::Cancelled);
     let mut encoder = Encoder::new(run.id, run.request.attachment, run.archived);
     let events = encoder.end(&outcome, &run.usage);
-    RunEnd { outcome, at: seams.now(), closing: seams.id(), events }
+    RunEnd { outcome, at: seams.now(), closing: seams.id(), forgets_messages: false, events }
 }

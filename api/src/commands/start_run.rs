@@ -67,7 +67,7 @@ pub(crate) async fn start_run(app: &App, wish: StartRun) -> Result<Started, ApiE
             None => {}
             Some(Accepted::Known(run)) => return Ok(known(*run)),
             Some(Accepted::KeyReused(run)) => return Err(ApiError::KeyReused(run)),
-            Some(other @ (Accepted::New(_) | Accepted::NoAgent | Accepted::TooMany(_))) => {
+            Some(other) => {
                 return Err(ApiError::Internal(format!("a look-up by key answered {other:?}")));
             }
         }
@@ -100,7 +100,9 @@ pub(crate) async fn start_run(app: &App, wish: StartRun) -> Result<Started, ApiE
         Accepted::Known(run) => Ok(known(*run)),
         Accepted::KeyReused(run) => Err(ApiError::KeyReused(run)),
         Accepted::NoAgent => Err(ApiError::NoAgent),
-        Accepted::TooMany(run) => Err(ApiError::Busy(run)),
+        Accepted::TooMany(run) | Accepted::BeingAnswered(run) => Err(ApiError::Busy(run)),
+        Accepted::ApprovalPending(request) => Err(ApiError::PendingApproval(request)),
+        Accepted::NothingPending => Err(ApiError::NothingAwaitingApproval),
     }
 }
 

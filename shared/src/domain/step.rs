@@ -129,4 +129,8 @@ pub struct RecordedAnswer {
     pub usage: Usage,
     /// Results recorded so far; a call that is in here is never executed again (G6).
     pub returns: Vec<ToolReturn>,
+    /// Places of calls that were begun and have no result: whether they had an effect is unknown.
+    pub begun: Vec<u32>,
+    /// The step of an earlier run that asked for these calls, if the client was asked first.
+    pub answers: Option<StepId>,
 }

@@ -19,7 +19,7 @@ use crate::domain::model::ModelHandle;
 use crate::domain::page::Page;
 use crate::domain::position::SeqId;
 use crate::domain::run::{Outcome, Run, RunStatus};
-use crate::domain::step::{OpenStep, Step, StepError, StepStatus};
+use crate::domain::step::{OpenStep, Retry, Step, StepError, StepStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
 use crate::domain::tool::ToolReturn;
@@ -147,6 +147,12 @@ pub enum Accepted {
     NoAgent,
     /// The agent has too many runs waiting; this one is active.
     TooMany(RunId),
+    /// Calls of the agent wait for the client's answer, which this run is not; they are in this message.
+    ApprovalPending(MessageId),
+    /// The calls that this run answers do not wait any more.
+    NothingPending,
+    /// This run answers the same calls already.
+    BeingAnswered(RunId),
 }
 
 /// A hint that is to be published.
@@ -195,6 +201,8 @@ pub struct Claimed {
     pub steps_done: u32,
     /// The step that a former holder left in the middle.
     pub open_step: Option<OpenStep>,
+    /// Why the run ends: its last step is committed and decided so, only the end itself is missing.
+    pub decided: Option<StopReason>,
 }
 
 /// What a model call is made from.
@@ -217,6 +225,8 @@ pub struct NewStep {
     pub model: ModelHandle,
     /// Now.
     pub started_at: Timestamp,
+    /// The step of an earlier run whose calls this one finishes, without a model call.
+    pub answers: Option<StepId>,
 }
 
 /// A model's answer with tool calls, recorded before any of them runs.
@@ -243,6 +253,10 @@ pub struct StepCommit {
     pub stop_reason: Option<StopReason>,
     /// What went wrong.
     pub error: Option<StepError>,
+    /// Tries of its model call that failed before the one that counts.
+    pub retries: Vec<Retry>,
+    /// What it changes about calls that wait for the client.
+    pub approval: Option<ApprovalChange>,
     /// Tokens of its model call.
     pub usage: Usage,
     /// Messages that it made and that are not recorded yet, in order.
@@ -261,6 +275,53 @@ pub struct StepCommit {
     pub events: Vec<Event>,
 }
 
+/// What a step changes about calls that wait for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApprovalChange {
+    /// Calls wait from now on.
+    Ask {
+        /// The message that has them, one of the commit's.
+        request: MessageId,
+        /// When the server answers itself.
+        deadline: Option<Timestamp>,
+    },
+    /// Their results are in the commit.
+    Settle,
+}
+
+/// Calls that waited for the client until their deadline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExpiredApproval {
+    /// The agent's owner.
+    pub tenant: TenantId,
+    /// The message that has them.
+    pub request: Message,
+}
+
+/// What answers the calls of a run that is cancelled while they wait (api/03 §4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApprovalCancel {
+    /// When.
+    pub at: Timestamp,
+    /// Id of the message that denies the calls.
+    pub response: MessageId,
+    /// Id of the message with their results.
+    pub returns: MessageId,
+}
+
+/// A compaction of a context.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compaction {
+    /// What stands for the dropped messages; it comes right after the system message.
+    pub summary: Message,
+    /// The messages that leave the context; they stay in the history.
+    pub dropped: Vec<MessageId>,
+    /// Now.
+    pub at: Timestamp,
+    /// Events that are not archived yet, those that show the compaction included.
+    pub events: Vec<Event>,
+}
+
 /// The end of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunEnd {
@@ -270,6 +331,9 @@ pub struct RunEnd {
     pub at: Timestamp,
     /// Id for the message that answers the calls which this end leaves open, should there be any.
     pub closing: MessageId,
+    /// Whether what the run brought leaves the context: the provider refused it, and would refuse every later call
+    /// with it.
+    pub forgets_messages: bool,
     /// Events that are not archived yet, the terminal ones included; the last is `[DONE]`.
     pub events: Vec<Event>,
 }
@@ -348,6 +412,16 @@ pub trait Store: Send + Sync + 'static {
     /// Ends a run that no worker has taken, and wakes the agent's next one. `None`: a worker has taken it meanwhile.
     async fn settle_created(&self, run: RunId, end: &RunEnd) -> Result<Option<Vec<OutboxEntry>>, StoreError>;
 
+    /// Cancels a run that ended because its calls wait for the client: it becomes cancelled, its calls are denied, and
+    /// the agent takes messages again. `None` if they do not wait any more. Returns the hint for the agent's next run.
+    async fn cancel_approval(
+        &self,
+        run: RunId,
+        cancel: &ApprovalCancel,
+    ) -> Result<Option<Vec<OutboxEntry>>, StoreError>;
+    /// Calls whose deadline has passed and that no run answers, at most so many.
+    async fn expired_approvals(&self, now: Timestamp, limit: u32) -> Result<Vec<ExpiredApproval>, StoreError>;
+
     // Runs, as their worker sees them
 
     /// Enters or refreshes the worker's heartbeat, by the store's own clock.
@@ -370,6 +444,8 @@ pub trait Store: Send + Sync + 'static {
     async fn begin_step(&self, lease: &Lease, step: &NewStep) -> Result<(), StoreError>;
     /// Records an answer with tool calls before any of them runs.
     async fn record_answer(&self, lease: &Lease, record: &AnswerRecord) -> Result<(), StoreError>;
+    /// Notes that a call is about to be carried out that must not be carried out twice.
+    async fn begin_call(&self, lease: &Lease, step: StepId, call: u32) -> Result<(), StoreError>;
     /// Records the result of a call; `call` is its place in the answer, from 0.
     async fn record_return(
         &self,
@@ -397,6 +473,8 @@ pub trait Store: Send + Sync + 'static {
         commit: &StepCommit,
         end: Option<&RunEnd>,
     ) -> Result<Vec<OutboxEntry>, StoreError>;
+    /// Takes messages out of the context and puts a summary in their place, and compiles the system message anew.
+    async fn compact(&self, lease: &Lease, compaction: &Compaction) -> Result<(), StoreError>;
     /// Ends a run between steps. An open step is closed as failed or cancelled, as the outcome says.
     async fn settle(&self, lease: &Lease, end: &RunEnd) -> Result<Vec<OutboxEntry>, StoreError>;
     /// Gives a run back at a step boundary; uses up no attempt. Returns its new hint.

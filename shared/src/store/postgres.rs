@@ -32,6 +32,13 @@ macro_rules! for_update {
     };
 }
 
+/// The same for the rows of `agents` alone, in a query that joins others.
+macro_rules! for_update_of_agents {
+    () => {
+        " FOR NO KEY UPDATE OF agents"
+    };
+}
+
 /// The same, and passes over rows that another transaction has locked.
 macro_rules! skip_locked {
     () => {

@@ -30,6 +30,13 @@ macro_rules! for_update {
 }
 
 /// Nothing, for the same reason.
+macro_rules! for_update_of_agents {
+    () => {
+        ""
+    };
+}
+
+/// Nothing, for the same reason.
 macro_rules! skip_locked {
     () => {
         ""

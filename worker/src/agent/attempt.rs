@@ -177,7 +177,7 @@ impl<'a> Attempt<'a> {
         let request = prompt::request(&self.context, &self.run.request, 128_000);
         let started_at = self.services.seams.now();
         let mut step = Current { id: self.services.seams.id(), number, started_at, llm_request_ns: None };
-        let new = NewStep { id: step.id, number, model: request.model.clone(), started_at };
+        let new = NewStep { id: step.id, number, model: request.model.clone(), started_at, answers: None };
         self.services.store.begin_step(&self.lease, &new).await?;
         let called = self.call_model(&step, request).await?;
         step.llm_request_ns = Some(self.nanos_since(started_at));
@@ -194,8 +194,14 @@ impl<'a> Attempt<'a> {
                 self.services.store.record_answer(&self.lease, &record).await?;
                 self.writer.committed(Vec::new());
                 self.context.messages.push(message);
-                let recorded =
-                    RecordedAnswer { message_id: step.message(), answer, usage: end.usage, returns: Vec::new() };
+                let recorded = RecordedAnswer {
+                    message_id: step.message(),
+                    answer,
+                    usage: end.usage,
+                    returns: Vec::new(),
+                    begun: Vec::new(),
+                    answers: None,
+                };
                 self.finish_calls(&step, recorded).await
             }
             Called::Failed(error) => {
@@ -416,6 +422,8 @@ impl<'a> Attempt<'a> {
             status: commit.status,
             stop_reason: outcome.as_ref().map(|outcome| outcome.reason),
             error: commit.error,
+            retries: Vec::new(),
+            approval: None,
             usage: commit.usage,
             messages: commit.messages,
             llm_request_ns: step.llm_request_ns,
@@ -446,7 +454,7 @@ impl<'a> Attempt<'a> {
         let last = self.end(outcome, now);
         let mut events = self.writer.unarchived().to_vec();
         events.extend_from_slice(&last.events);
-        let end = RunEnd { outcome: last.outcome, at: now, closing: last.closing, events };
+        let end = RunEnd { outcome: last.outcome, at: now, closing: last.closing, forgets_messages: false, events };
         let entries = self.services.store.settle(&self.lease, &end).await?;
         self.services.relay.nudge(entries);
         tracing::info!(run.id = %self.run.id, stop_reason = end.outcome.reason.as_str(), "run ended");
@@ -458,7 +466,7 @@ impl<'a> Attempt<'a> {
     fn end(&mut self, outcome: Outcome, at: Timestamp) -> RunEnd {
         let usage = self.usage;
         let events = self.writer.stage(|encoder: &mut Encoder| encoder.end(&outcome, &usage));
-        RunEnd { outcome, at, closing: self.services.seams.id(), events }
+        RunEnd { outcome, at, closing: self.services.seams.id(), forgets_messages: false, events }
     }
 
     fn facts<'b>(&self, step: &Current, answer: &'b Answer, is_cut: bool) -> StepFacts<'b> {

@@ -215,6 +215,18 @@ impl Store for FakeStore {
         "fake"
     }
 
+    async fn cancel_approval(&self, _: RunId, _: &ApprovalCancel) -> Result<Option<Vec<OutboxEntry>>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn expired_approvals(&self, _: Timestamp, _: u32) -> Result<Vec<ExpiredApproval>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn begin_call(&self, _: &Lease, _: StepId, _: u32) -> Result<(), StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn compact(&self, _: &Lease, _: &Compaction) -> Result<(), StoreError> {
+        unreachable!("no part of the fan-out")
+    }
     async fn create_agent(&self, _: &TenantId, _: &Agent, _: &Message) -> Result<(), StoreError> {
         unreachable!("no part of the fan-out")
     }

@@ -6,7 +6,8 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::{
-    Adapter, Conn, Row, agents, document, duration_micros, id, messages, moment, optional_id, outbox, runs, seq,
+    Adapter, Conn, Row, agents, approvals, document, duration_micros, id, messages, moment, optional_document,
+    optional_id, outbox, runs, seq,
 };
 use crate::domain::Timestamp;
 use crate::domain::agent::AgentSettings;
@@ -16,6 +17,7 @@ use crate::domain::message::Body;
 use crate::domain::position::SeqId;
 use crate::domain::run::{Run, RunState};
 use crate::domain::step::{OpenStep, RecordedAnswer};
+use crate::domain::stop_reason::StopReason;
 use crate::domain::tool::ToolReturn;
 use crate::ports::store::{Claim, Claimed, Context, Heartbeat, OutboxEntry, StoreError};
 use crate::store::values::{self, micros, unsigned};
@@ -96,7 +98,7 @@ pub(super) async fn claim(
     let mut tx = store.begin().await?;
     // The lock comes first and alone: what the next statement sees is then as new as the run's row.
     let row = sqlx::query(concat!(
-        "SELECT arrival, worker_id, epoch, attempts, ",
+        "SELECT worker_id, epoch, attempts, ",
         run_columns!(),
         " FROM runs WHERE id = $1",
         for_update!()
@@ -123,12 +125,12 @@ async fn refusal(conn: &mut Conn, row: &Row, run: &Run, after: TakeoverAfter) ->
         "SELECT ",
         now!(),
         " AS now, (SELECT heartbeat_at FROM workers WHERE id = $1) AS heartbeat_at, \
-         EXISTS (SELECT 1 FROM runs WHERE agent_id = $2 AND arrival < $3 AND status IN ('created', 'running')) \
-         AS is_blocked"
+         (runs.status = 'created' AND ",
+        is_blocked!(),
+        ") AS is_blocked FROM runs JOIN agents ON agents.id = runs.agent_id WHERE runs.id = $2"
     ))
     .bind(row.try_get::<Option<Uuid>, _>("worker_id")?)
-    .bind(run.agent_id.uuid())
-    .bind(row.try_get::<i64, _>("arrival")?)
+    .bind(run.id.uuid())
     .fetch_one(conn)
     .await?;
     if let Some(heartbeat_at) = facts.try_get::<Option<i64>, _>("heartbeat_at")? {
@@ -156,11 +158,12 @@ async fn take(conn: &mut Conn, row: &Row, run: Run, worker: WorkerId, now: Times
     .bind(micros(now))
     .execute(&mut *conn)
     .await?;
-    let (steps_done, open_step) = if run.state == RunState::Created {
+    let (steps_done, open_step, decided) = if run.state == RunState::Created {
         enter_context(conn, &run).await?;
-        (0, None)
+        (0, None, None)
     } else {
-        (steps_done(conn, run.id).await?, open_step(conn, run.id).await?)
+        let (steps_done, decided) = steps_done(conn, run.id).await?;
+        (steps_done, open_step(conn, run.agent_id, run.id).await?, decided)
     };
     Ok(Claimed {
         lease: Lease { run: run.id, worker, epoch: LeaseEpoch::new(epoch) },
@@ -168,6 +171,7 @@ async fn take(conn: &mut Conn, row: &Row, run: Run, worker: WorkerId, now: Times
         attempts: unsigned(attempts)?,
         steps_done,
         open_step,
+        decided,
     })
 }
 
@@ -178,25 +182,32 @@ async fn enter_context(conn: &mut Conn, run: &Run) -> Result<(), StoreError> {
         .fetch_one(&mut *conn)
         .await?;
     let settings: AgentSettings = document(&agent, "settings")?;
-    if settings.message_buffer_autoclear {
+    // What is asked stays beside its answer.
+    if settings.message_buffer_autoclear && run.request.answering.is_none() {
         messages::clear_context(conn, run.agent_id).await?;
     }
     messages::bring_in_input(conn, run.agent_id, run.id, agent.try_get("last_position")?).await
 }
 
-async fn steps_done(conn: &mut Conn, run: RunId) -> Result<u32, StoreError> {
-    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM steps WHERE run_id = $1 AND status <> 'pending'")
-        .bind(run.uuid())
-        .fetch_one(conn)
-        .await?;
-    unsigned(count)
+/// How many steps are committed, and why the run ends after the last of them, if it does.
+async fn steps_done(conn: &mut Conn, run: RunId) -> Result<(u32, Option<StopReason>), StoreError> {
+    let row = sqlx::query(
+        "SELECT count(*) AS done, (SELECT stop_reason FROM steps WHERE run_id = $1 AND status <> 'pending' \
+         ORDER BY number DESC LIMIT 1) AS decided FROM steps WHERE run_id = $1 AND status <> 'pending'",
+    )
+    .bind(run.uuid())
+    .fetch_one(conn)
+    .await?;
+    let decided = row.try_get::<Option<&str>, _>("decided")?;
+    let decided = decided.map(|word| values::word(word, StopReason::parse)).transpose()?;
+    Ok((unsigned(row.try_get("done")?)?, decided))
 }
 
 /// The step that is under way, with what is recorded of it.
-pub(super) async fn open_step(conn: &mut Conn, run: RunId) -> Result<Option<OpenStep>, StoreError> {
+pub(super) async fn open_step(conn: &mut Conn, agent: AgentId, run: RunId) -> Result<Option<OpenStep>, StoreError> {
     let row = sqlx::query(
-        "SELECT steps.id, steps.number, steps.started_at, steps.usage, steps.answer_id, messages.body \
-         FROM steps LEFT JOIN messages ON messages.id = steps.answer_id \
+        "SELECT steps.id, steps.number, steps.started_at, steps.usage, steps.answer_id, steps.answers_step, \
+         messages.body FROM steps LEFT JOIN messages ON messages.id = steps.answer_id \
          WHERE steps.run_id = $1 AND steps.status = 'pending'",
     )
     .bind(run.uuid())
@@ -204,27 +215,42 @@ pub(super) async fn open_step(conn: &mut Conn, run: RunId) -> Result<Option<Open
     .await?;
     let Some(row) = row else { return Ok(None) };
     let step: StepId = id(&row, "id")?;
-    let answer = match optional_id::<MessageId>(&row, "answer_id")? {
-        None => None,
-        Some(message_id) => {
+    let answers = optional_id::<StepId>(&row, "answers_step")?;
+    let recorded = match (optional_id::<MessageId>(&row, "answer_id")?, answers) {
+        (None, None) => None,
+        (Some(message_id), _) => {
             let Body::Assistant(answer) = document(&row, "body")? else {
                 return Err(StoreError::Corrupt(format!("the answer of {step} is not an assistant's message")));
             };
-            let returns = returns(conn, step).await?;
-            Some(RecordedAnswer { message_id, answer, usage: document(&row, "usage")?, returns })
+            Some((message_id, answer))
+        }
+        (None, Some(asking)) => Some(approvals::asked(conn, agent, asking).await?),
+    };
+    let answer = match recorded {
+        None => None,
+        Some((message_id, answer)) => {
+            let (returns, begun) = calls_so_far(conn, step).await?;
+            Some(RecordedAnswer { message_id, answer, usage: document(&row, "usage")?, returns, begun, answers })
         }
     };
     let number = unsigned(row.try_get("number")?)?;
     Ok(Some(OpenStep { id: step, number, started_at: moment(&row, "started_at")?, answer }))
 }
 
-/// Recorded results of a step, in call order.
-async fn returns(conn: &mut Conn, step: StepId) -> Result<Vec<ToolReturn>, StoreError> {
-    let rows = sqlx::query("SELECT body FROM tool_returns WHERE step_id = $1 ORDER BY call")
+/// Recorded results of a step, in call order, and the places of calls that were begun and have none.
+async fn calls_so_far(conn: &mut Conn, step: StepId) -> Result<(Vec<ToolReturn>, Vec<u32>), StoreError> {
+    let rows = sqlx::query("SELECT call, body FROM tool_returns WHERE step_id = $1 ORDER BY call")
         .bind(step.uuid())
         .fetch_all(conn)
         .await?;
-    rows.iter().map(|row| values::parse(row.try_get("body")?)).collect()
+    let (mut returns, mut begun) = (Vec::new(), Vec::new());
+    for row in &rows {
+        match optional_document(row, "body")? {
+            Some(tool_return) => returns.push(tool_return),
+            None => begun.push(unsigned(row.try_get("call")?)?),
+        }
+    }
+    Ok((returns, begun))
 }
 
 pub(super) async fn context(store: &Adapter, lease: &Lease) -> Result<Context, StoreError> {

@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use super::claims::{self, Held};
-use super::{Adapter, Conn, events, id, messages, outbox, steps};
+use super::{Adapter, Conn, approvals, events, id, messages, outbox, steps};
 use crate::domain::event::EventKind;
 use crate::domain::ids::{AgentId, Id as _, RunId};
 use crate::domain::lease::Lease;
@@ -11,7 +11,7 @@ use crate::domain::message::{Body, Labels, Message};
 use crate::domain::step::{OpenStep, RecordedAnswer, StepError, StepStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tool::ToolReturn;
-use crate::ports::store::{OutboxEntry, RunEnd, StoreError};
+use crate::ports::store::{ApprovalChange, OutboxEntry, RunEnd, StoreError};
 use crate::store::values::{self, micros, signed};
 
 /// What the model is told of a call that a cancel kept from finishing.
@@ -22,7 +22,7 @@ const ENDED_CALL: &str = "The run ended before this call finished.";
 pub(super) async fn settle(store: &Adapter, lease: &Lease, end: &RunEnd) -> Result<Vec<OutboxEntry>, StoreError> {
     let mut tx = store.begin().await?;
     let held = claims::fence(&mut tx, lease).await?;
-    if let Some(open) = claims::open_step(&mut tx, held.run).await? {
+    if let Some(open) = claims::open_step(&mut tx, held.agent, held.run).await? {
         close_step(&mut tx, &held, &open, end).await?;
     }
     let entries = self::end(&mut tx, &held, end).await?;
@@ -71,6 +71,12 @@ pub(super) async fn end(conn: &mut Conn, held: &Held, end: &RunEnd) -> Result<Ve
     .bind(signed(archived.get())?)
     .execute(&mut *conn)
     .await?;
+    if end.forgets_messages {
+        sqlx::query("UPDATE messages SET in_context = FALSE WHERE run_id = $1 AND position > 0")
+            .bind(held.run.uuid())
+            .execute(&mut *conn)
+            .await?;
+    }
     let duration_ms = (end.at - held.created_at).num_milliseconds().max(0);
     sqlx::query(concat!(
         "UPDATE agents SET last_stop_reason = $2, last_run_completion = $3, last_run_duration_ms = $4, \
@@ -87,14 +93,18 @@ pub(super) async fn end(conn: &mut Conn, held: &Held, end: &RunEnd) -> Result<Ve
     wake_next(conn, held.agent).await
 }
 
-/// Puts a hint for the agent's next run into the outbox. The agent's row is locked by now, so a run is either accepted
+/// Puts a hint for the agent's next run into the outbox, unless that has to wait for the client. The agent's row is locked by now, so a run is either accepted
 /// and found here, or will be accepted when this end is visible: none falls between.
-async fn wake_next(conn: &mut Conn, agent: AgentId) -> Result<Vec<OutboxEntry>, StoreError> {
-    let row =
-        sqlx::query("SELECT id, trace FROM runs WHERE agent_id = $1 AND status = 'created' ORDER BY arrival LIMIT 1")
-            .bind(agent.uuid())
-            .fetch_optional(&mut *conn)
-            .await?;
+pub(super) async fn wake_next(conn: &mut Conn, agent: AgentId) -> Result<Vec<OutboxEntry>, StoreError> {
+    let row = sqlx::query(concat!(
+        "SELECT runs.id, runs.trace FROM runs JOIN agents ON agents.id = runs.agent_id \
+         WHERE runs.agent_id = $1 AND runs.status = 'created' AND NOT ",
+        is_blocked!(),
+        " ORDER BY runs.arrival LIMIT 1"
+    ))
+    .bind(agent.uuid())
+    .fetch_optional(&mut *conn)
+    .await?;
     let Some(row) = row else { return Ok(Vec::new()) };
     let entry = outbox::insert(conn, id(&row, "id")?, row.try_get("trace")?).await?;
     Ok(vec![entry])
@@ -121,11 +131,19 @@ async fn close_step(conn: &mut Conn, held: &Held, open: &OpenStep, end: &RunEnd)
     let Some(recorded) = open.answer.as_ref().filter(|recorded| !recorded.answer.calls.is_empty()) else {
         return Ok(());
     };
+    if recorded.answers.is_some() {
+        let has_begun = !recorded.returns.is_empty() || !recorded.begun.is_empty();
+        if status == StepStatus::Failed && !has_begun {
+            // Nothing has happened: the calls go on waiting for an answer.
+            return Ok(());
+        }
+        approvals::change(conn, held.agent, &ApprovalChange::Settle).await?;
+    }
     let message = Message {
         id: end.closing,
         agent_id: held.agent,
         run_id: Some(held.run),
-        step_id: Some(open.id),
+        step_id: Some(recorded.answers.unwrap_or(open.id)),
         body: Body::ToolReturns(all_returns(recorded, status)),
         labels: Labels::default(),
         created_at: end.at,
@@ -140,7 +158,7 @@ fn all_returns(recorded: &RecordedAnswer, status: StepStatus) -> Vec<ToolReturn>
     let mut returns = Vec::with_capacity(recorded.answer.calls.len());
     for call in &recorded.answer.calls {
         let known = recorded.returns.iter().find(|one| one.call_id == call.id);
-        returns.push(known.cloned().unwrap_or_else(|| ToolReturn::error(call, text.to_owned())));
+        returns.push(known.cloned().unwrap_or_else(|| ToolReturn::refused(call, text.to_owned())));
     }
     returns
 }

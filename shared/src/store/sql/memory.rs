@@ -51,7 +51,7 @@ pub(super) async fn edit(
 }
 
 async fn recorded(conn: &mut Conn, call: Call<'_>) -> Result<Option<ToolReturn>, StoreError> {
-    let row = sqlx::query("SELECT body FROM tool_returns WHERE step_id = $1 AND call = $2")
+    let row = sqlx::query("SELECT body FROM tool_returns WHERE step_id = $1 AND call = $2 AND body IS NOT NULL")
         .bind(call.step.uuid())
         .bind(i64::from(call.number))
         .fetch_optional(conn)

@@ -17,7 +17,7 @@ const ROWS_PER_INSERT: usize = 500;
 
 /// Whether a model sees messages from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Visibility {
+pub(in crate::store) enum Visibility {
     /// It does.
     InContext,
     /// Not before their run is claimed.

@@ -24,9 +24,9 @@ use crate::domain::step::Step;
 use crate::domain::tenant::TenantId;
 use crate::domain::tool::ToolReturn;
 use crate::ports::store::{
-    Accepted, AgentChange, AgentFilter, AnswerRecord, CancelRequest, Claim, Context, Heartbeat, MemoryEdit,
-    MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunEnd, RunFilter, StepCommit, Store,
-    StoreError,
+    Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, CancelRequest, Claim, Compaction, Context,
+    ExpiredApproval, Heartbeat, MemoryEdit, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey,
+    RunEnd, RunFilter, StepCommit, Store, StoreError,
 };
 use crate::store::values;
 
@@ -52,8 +52,22 @@ macro_rules! agent_columns {
     };
 }
 
+/// Whether a created run has to wait: for a run that executes, for one before it in the agent's line, or for an answer
+/// that the agent waits for. Answers go before everything else.
+macro_rules! is_blocked {
+    () => {
+        "((runs.answers IS NULL AND agents.pending_approval IS NOT NULL) OR EXISTS (\
+           SELECT 1 FROM runs AS other WHERE other.agent_id = runs.agent_id AND other.id <> runs.id \
+           AND (other.status = 'running' OR other.status = 'created' AND (\
+             other.answers IS NOT NULL AND runs.answers IS NULL \
+             OR (other.answers IS NULL) = (runs.answers IS NULL) AND other.arrival < runs.arrival))))"
+    };
+}
+
 mod agents;
+mod approvals;
 mod claims;
+mod compaction;
 mod ends;
 mod events;
 mod memory;
@@ -153,6 +167,18 @@ impl Store for Adapter {
         ends::settle_created(self, run, end).await
     }
 
+    async fn cancel_approval(
+        &self,
+        run: RunId,
+        cancel: &ApprovalCancel,
+    ) -> Result<Option<Vec<OutboxEntry>>, StoreError> {
+        approvals::cancel(self, run, cancel).await
+    }
+
+    async fn expired_approvals(&self, now: Timestamp, limit: u32) -> Result<Vec<ExpiredApproval>, StoreError> {
+        approvals::expired(self, now, limit).await
+    }
+
     async fn heartbeat(&self, worker: WorkerId) -> Result<Heartbeat, StoreError> {
         claims::heartbeat(self, worker).await
     }
@@ -187,6 +213,10 @@ impl Store for Adapter {
         steps::record_answer(self, lease, record).await
     }
 
+    async fn begin_call(&self, lease: &Lease, step: StepId, call: u32) -> Result<(), StoreError> {
+        steps::begin_call(self, lease, step, call).await
+    }
+
     async fn record_return(
         &self,
         lease: &Lease,
@@ -216,6 +246,10 @@ impl Store for Adapter {
         end: Option<&RunEnd>,
     ) -> Result<Vec<OutboxEntry>, StoreError> {
         steps::commit(self, lease, commit, end).await
+    }
+
+    async fn compact(&self, lease: &Lease, compaction: &Compaction) -> Result<(), StoreError> {
+        compaction::compact(self, lease, compaction).await
     }
 
     async fn settle(&self, lease: &Lease, end: &RunEnd) -> Result<Vec<OutboxEntry>, StoreError> {

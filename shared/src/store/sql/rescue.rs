@@ -80,8 +80,9 @@ async fn unclaimed_heads(conn: &mut Conn, unclaimed: i64, pause: i64) -> Result<
            AND EXISTS (SELECT 1 FROM agents WHERE agents.id = runs.agent_id AND agents.line_moved_at <= ",
         now!(),
         " - $1) \
-           AND NOT EXISTS (SELECT 1 FROM runs AS earlier WHERE earlier.agent_id = runs.agent_id \
-             AND earlier.arrival < runs.arrival AND earlier.status IN ('created', 'running')) \
+           AND EXISTS (SELECT 1 FROM agents WHERE agents.id = runs.agent_id AND NOT ",
+        is_blocked!(),
+        ") \
            AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.run_id = runs.id) \
            ORDER BY accepted_at LIMIT $3",
         skip_locked!(),

@@ -4,7 +4,9 @@ use sqlx::Row as _;
 
 use super::messages::{self, Visibility};
 use super::page::{self, Keys, Place};
-use super::{Adapter, Builder, Conn, Row, document, events, id, list_of_ids, moment, optional_document, outbox, seq};
+use super::{
+    Adapter, Builder, Conn, Row, approvals, document, events, id, list_of_ids, moment, optional_document, outbox, seq,
+};
 use crate::domain::Timestamp;
 use crate::domain::ids::{AgentId, Id as _, RunId};
 use crate::domain::message::Message;
@@ -38,6 +40,9 @@ pub(super) async fn accept(store: &Adapter, new: &NewRun) -> Result<Accepted, St
     {
         return Ok(earlier);
     }
+    if let Some(refusal) = approval_refusal(&mut tx, run).await? {
+        return Ok(refusal);
+    }
     if let Some(active) = full_line(&mut tx, run.agent_id, new.max_queued).await? {
         return Ok(Accepted::TooMany(active));
     }
@@ -54,6 +59,23 @@ pub(super) async fn accept(store: &Adapter, new: &NewRun) -> Result<Accepted, St
     let entry = outbox::insert(&mut tx, run.id, new.trace.as_deref()).await?;
     tx.commit().await?;
     Ok(Accepted::New(entry))
+}
+
+/// Why a run does not fit what the agent waits for, if so.
+async fn approval_refusal(conn: &mut Conn, run: &Run) -> Result<Option<Accepted>, StoreError> {
+    let pending = approvals::pending(conn, run.agent_id).await?;
+    Ok(match (run.request.answering.map(|answering| answering.request), pending) {
+        (None, None) => None,
+        (None, Some(request)) => Some(Accepted::ApprovalPending(request)),
+        (Some(answered), Some(request)) if answered == request => {
+            let row = sqlx::query("SELECT id FROM runs WHERE answers = $1 AND status IN ('created', 'running')")
+                .bind(request.uuid())
+                .fetch_optional(conn)
+                .await?;
+            row.map(|row| id(&row, "id").map(Accepted::BeingAnswered)).transpose()?
+        }
+        (Some(_), _) => Some(Accepted::NothingPending),
+    })
 }
 
 /// The agent's oldest run that is not over, if there is no room for another one behind it.
@@ -76,8 +98,8 @@ async fn insert(conn: &mut Conn, new: &NewRun) -> Result<(), StoreError> {
     let run = &new.run;
     sqlx::query(concat!(
         "INSERT INTO runs (id, tenant, agent_id, status, background, request, request_key, request_content, trace, \
-         usage, archived, created_at, accepted_at) \
-         VALUES ($1, $2, $3, 'created', $4, $5, $6, $7, $8, $9, $10, $11, ",
+         usage, archived, created_at, answers, accepted_at) \
+         VALUES ($1, $2, $3, 'created', $4, $5, $6, $7, $8, $9, $10, $11, $12, ",
         now!(),
         ")"
     ))
@@ -92,6 +114,7 @@ async fn insert(conn: &mut Conn, new: &NewRun) -> Result<(), StoreError> {
     .bind(values::document(&run.usage)?)
     .bind(signed(run.archived.get())?)
     .bind(micros(run.created_at))
+    .bind(run.request.answering.map(|answering| answering.request.uuid()))
     .execute(conn)
     .await?;
     Ok(())

@@ -4,7 +4,8 @@ use sqlx::Row as _;
 
 use super::page::{self, Keys, Place};
 use super::{
-    Adapter, Builder, Conn, Row, claims, document, ends, events, id, messages, moment, optional_document, optional_id,
+    Adapter, Builder, Conn, Row, approvals, claims, document, ends, events, id, messages, moment, optional_document,
+    optional_id,
 };
 use crate::domain::ids::{Id as _, MessageId, RunId, StepId};
 use crate::domain::lease::Lease;
@@ -24,10 +25,11 @@ pub(super) async fn begin(store: &Adapter, lease: &Lease, step: &NewStep) -> Res
     let mut tx = store.begin().await?;
     let held = claims::fence(&mut tx, lease).await?;
     let entered = sqlx::query(
-        "INSERT INTO steps (id, run_id, agent_id, number, status, model, usage, started_at) \
-         VALUES ($1, $2, $3, $4, 'pending', $5, $6, $7) \
+        "INSERT INTO steps (id, run_id, agent_id, number, status, model, usage, started_at, answers_step) \
+         VALUES ($1, $2, $3, $4, 'pending', $5, $6, $7, $8) \
          ON CONFLICT (run_id, number) DO UPDATE SET id = excluded.id, model = excluded.model, \
-         started_at = excluded.started_at WHERE steps.status = 'pending' AND steps.answer_id IS NULL",
+         started_at = excluded.started_at \
+         WHERE steps.status = 'pending' AND steps.answer_id IS NULL AND steps.answers_step IS NULL",
     )
     .bind(step.id.uuid())
     .bind(held.run.uuid())
@@ -36,6 +38,7 @@ pub(super) async fn begin(store: &Adapter, lease: &Lease, step: &NewStep) -> Res
     .bind(plain(step.model.as_str()))
     .bind(values::document(&Usage::default())?)
     .bind(micros(step.started_at))
+    .bind(step.answers.map(|step| step.uuid()))
     .execute(&mut *tx)
     .await?;
     if entered.rows_affected() == 0 {
@@ -77,6 +80,23 @@ pub(super) async fn record_answer(store: &Adapter, lease: &Lease, record: &Answe
     Ok(())
 }
 
+pub(super) async fn begin_call(store: &Adapter, lease: &Lease, step: StepId, call: u32) -> Result<(), StoreError> {
+    let mut tx = store.begin().await?;
+    let held = claims::fence(&mut tx, lease).await?;
+    sqlx::query(
+        "INSERT INTO tool_returns (step_id, call) \
+         SELECT id, $3 FROM steps WHERE id = $1 AND run_id = $2 AND status = 'pending' \
+         ON CONFLICT (step_id, call) DO NOTHING",
+    )
+    .bind(step.uuid())
+    .bind(held.run.uuid())
+    .bind(i64::from(call))
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
 pub(super) async fn record_return(
     store: &Adapter,
     lease: &Lease,
@@ -102,7 +122,7 @@ pub(super) async fn insert_return(
     let recorded = sqlx::query(
         "INSERT INTO tool_returns (step_id, call, body) \
          SELECT id, $3, $4 FROM steps WHERE id = $1 AND run_id = $2 AND status = 'pending' \
-         ON CONFLICT (step_id, call) DO UPDATE SET body = tool_returns.body",
+         ON CONFLICT (step_id, call) DO UPDATE SET body = coalesce(tool_returns.body, excluded.body)",
     )
     .bind(step.uuid())
     .bind(run.uuid())
@@ -123,6 +143,9 @@ pub(super) async fn commit(
     let mut held = claims::fence(&mut tx, lease).await?;
     if close(&mut tx, held.run, commit).await? {
         messages::append(&mut tx, held.agent, &commit.messages).await?;
+        if let Some(change) = &commit.approval {
+            approvals::change(&mut tx, held.agent, change).await?;
+        }
     }
     held.archived = events::append(&mut tx, held.run, held.archived, &commit.events).await?;
     sqlx::query(
@@ -146,8 +169,8 @@ pub(super) async fn commit(
 async fn close(conn: &mut Conn, run: RunId, commit: &StepCommit) -> Result<bool, StoreError> {
     let row = sqlx::query(
         "UPDATE steps SET status = $3, stop_reason = $4, error = $5, usage = $6, \
-         llm_request_ns = coalesce($7, llm_request_ns), tool_execution_ns = $8, step_ns = $9 \
-         WHERE id = $1 AND run_id = $2 AND status = 'pending' RETURNING answer_id",
+         llm_request_ns = coalesce($7, llm_request_ns), tool_execution_ns = $8, step_ns = $9, retries = $10 \
+         WHERE id = $1 AND run_id = $2 AND status = 'pending' RETURNING answer_id, answers_step",
     )
     .bind(commit.id.uuid())
     .bind(run.uuid())
@@ -158,10 +181,13 @@ async fn close(conn: &mut Conn, run: RunId, commit: &StepCommit) -> Result<bool,
     .bind(commit.llm_request_ns)
     .bind(commit.tool_execution_ns)
     .bind(commit.step_ns)
+    .bind(values::document(&commit.retries)?)
     .fetch_optional(&mut *conn)
     .await?;
     if let Some(row) = row {
-        if optional_id::<MessageId>(&row, "answer_id")?.is_some() {
+        let has_calls = optional_id::<MessageId>(&row, "answer_id")?.is_some()
+            || optional_id::<StepId>(&row, "answers_step")?.is_some();
+        if has_calls {
             forget_returns(conn, commit.id).await?;
         }
         return Ok(true);

@@ -78,7 +78,7 @@ pub async fn an_end_answers_the_calls_that_it_leaves_open(store: SharedStore) {
         store.settle(&lease, &end).await.expect("settled");
         let history = scene.history().await;
         let last = history.last().expect("messages");
-        let wanted = vec![ToolReturn::error(&calls[0], text.to_owned()), result];
+        let wanted = vec![ToolReturn::refused(&calls[0], text.to_owned()), result];
         assert_eq!((&last.body, last.step_id), (&Body::ToolReturns(wanted), Some(step)));
         let steps = store.steps(run, &first_page(Order::Ascending)).await.expect("readable");
         assert_eq!((steps[0].status, steps[0].stop_reason), (status, Some(reason)));

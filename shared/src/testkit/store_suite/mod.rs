@@ -10,8 +10,10 @@ use uuid::Uuid;
 
 use crate::domain::Timestamp;
 use crate::domain::agent::{Agent, AgentSettings};
+use crate::domain::approval::{Answering, CallAnswer};
 use crate::domain::block::{Block, BlockDetails};
 use crate::domain::builtin_tools;
+use crate::domain::compaction::{CompactionStats, CompactionTrigger, Summary};
 use crate::domain::event::{Event, EventKind};
 use crate::domain::ids::{AgentId, Id, MessageId, RunId, StepId, WorkerId};
 use crate::domain::lease::{Lease, TakeoverAfter};
@@ -23,18 +25,21 @@ use crate::domain::position::SeqId;
 use crate::domain::run::{
     Attachment, ErrorType, Outcome, Run, RunError, RunRequest, RunState, RunStatus, RunType, StreamMode,
 };
-use crate::domain::step::StepStatus;
+use crate::domain::step::{Retry, StepStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
 use crate::domain::tool::{ToolCall, ToolReturn, ToolStatus};
 use crate::domain::usage::{RunUsage, Usage};
 use crate::ports::seams::Seams;
 use crate::ports::store::{
-    Accepted, AgentChange, AgentFilter, AnswerRecord, CancelRequest, Claim, Claimed, EditOutcome, MessageFilter,
-    MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunEnd, RunFilter, StepCommit, Store, StoreError,
+    Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, ApprovalChange, CancelRequest, Claim, Claimed,
+    Compaction, EditOutcome, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunEnd, RunFilter,
+    StepCommit, Store, StoreError,
 };
 
 mod agents;
+mod approvals;
+mod compaction;
 mod ends;
 mod lists;
 mod outbox;
@@ -42,6 +47,8 @@ mod runs;
 mod steps;
 
 pub use agents::*;
+pub use approvals::*;
+pub use compaction::*;
 pub use ends::*;
 pub use lists::*;
 pub use outbox::*;
@@ -83,6 +90,15 @@ macro_rules! store_contract {
             the_end_of_a_run_wakes_the_next_one
             the_last_step_and_the_end_are_one_commit
             an_end_answers_the_calls_that_it_leaves_open
+            calls_that_wait_keep_other_runs_waiting
+            only_one_run_answers_calls_and_it_goes_first
+            a_cancel_settles_calls_that_wait
+            calls_are_found_when_their_deadline_has_passed
+            an_answering_run_that_ends_early_leaves_no_call_open
+            a_call_that_was_begun_is_known_to_the_heir
+            a_decided_end_survives_a_takeover
+            what_a_provider_refused_leaves_the_context
+            a_compaction_puts_a_summary_before_what_stays
             a_cancel_of_a_created_run_ends_it_without_a_worker
             a_cancel_of_a_running_run_is_heard_at_the_heartbeat
             a_released_run_uses_up_no_attempt
@@ -218,7 +234,7 @@ impl Scene {
 
     /// Begins a step and says its id.
     async fn begin(&self, lease: &Lease, number: u32) -> StepId {
-        let step = NewStep { id: new_id(), number, model: ModelHandle::demo(), started_at: now() };
+        let step = NewStep { id: new_id(), number, model: ModelHandle::demo(), started_at: now(), answers: None };
         self.store.begin_step(lease, &step).await.expect("begun");
         step.id
     }
@@ -333,6 +349,8 @@ fn step_commit(id: StepId, messages: Vec<Message>, events: Vec<Event>) -> StepCo
         status: StepStatus::Success,
         stop_reason: None,
         error: None,
+        retries: Vec::new(),
+        approval: None,
         usage: usage(3),
         messages,
         llm_request_ns: Some(10),
@@ -354,7 +372,7 @@ fn end_of(run: &Run, reason: StopReason) -> RunEnd {
     let first = run.archived.get() + 1;
     let kinds = [EventKind::StopReason, EventKind::UsageStatistics, EventKind::Done];
     let events = kinds.into_iter().zip(first..).map(|(kind, seq)| event(seq, kind)).collect();
-    RunEnd { outcome: Outcome { reason, error }, at: now(), closing: new_id(), events }
+    RunEnd { outcome: Outcome { reason, error }, at: now(), closing: new_id(), forgets_messages: false, events }
 }
 
 fn first_page<I>(order: Order) -> Page<I> {

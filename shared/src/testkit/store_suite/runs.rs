@@ -210,7 +210,7 @@ pub async fn a_fenced_worker_can_write_nothing(store: SharedStore) {
 async fn assert_everything_fenced(scene: &Scene, lease: &Lease, step: StepId, run: &Run) {
     let store = &scene.store;
     let next = run.archived.get() + 1;
-    let new_step = NewStep { id: new_id(), number: 1, model: ModelHandle::demo(), started_at: now() };
+    let new_step = NewStep { id: new_id(), number: 1, model: ModelHandle::demo(), started_at: now(), answers: None };
     let edit = |_: &[Block]| panic!("a fenced edit must not be tried");
     let result = ToolReturn::success(&call("a"), "x".to_owned());
     let commit = step_commit(step, vec![user(scene.agent, "forged")], plain_events(next..=next));

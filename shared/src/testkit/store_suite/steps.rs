@@ -60,7 +60,7 @@ pub async fn a_step_without_an_answer_is_replaced(store: SharedStore) {
     let steps = store.steps(run, &first_page(Order::Ascending)).await.expect("readable");
     assert_eq!(steps.iter().map(|step| (step.id, step.status)).collect::<Vec<_>>(), [(fresh, StepStatus::Pending)]);
     scene.answer(&heir.lease, fresh, &[call("a")]).await;
-    let again = NewStep { id: new_id(), number: 1, model: ModelHandle::demo(), started_at: now() };
+    let again = NewStep { id: new_id(), number: 1, model: ModelHandle::demo(), started_at: now(), answers: None };
     let refused = store.begin_step(&heir.lease, &again).await;
     assert!(matches!(refused, Err(StoreError::Corrupt(_))), "an answer is never thrown away: {refused:?}");
 }
@@ -174,7 +174,7 @@ pub async fn writes_may_be_repeated_after_a_lost_confirmation(store: SharedStore
     let scene = Scene::new(&store).await;
     let run = scene.accept("hello").await;
     let lease = scene.claim(run).await.lease;
-    let new_step = NewStep { id: new_id(), number: 1, model: ModelHandle::demo(), started_at: now() };
+    let new_step = NewStep { id: new_id(), number: 1, model: ModelHandle::demo(), started_at: now(), answers: None };
     let record =
         AnswerRecord { events: plain_events(2..=3), ..answer_record(scene.agent, run, new_step.id, &[call("a")]) };
     let result = ToolReturn::success(&call("a"), "A".to_owned());
