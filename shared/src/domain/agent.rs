@@ -86,3 +86,10 @@ pub struct AgentSettings {
     #[serde(default)]
     pub other: serde_json::Map<String, serde_json::Value>,
 }
+
+/// Whether agents of this type run the legacy loop, in which every turn is a tool call and the user is told things by
+/// one (api/05 §9). All others run the loop of `letta_v1_agent`.
+#[must_use]
+pub fn talks_by_tool(agent_type: &str) -> bool {
+    matches!(agent_type, "memgpt_agent" | "memgpt_v2_agent")
+}

@@ -81,4 +81,38 @@ impl ToolRule {
     pub fn requires_approval(tool_name: impl Into<String>) -> Self {
         Self { tool_name: tool_name.into(), kind: ToolRuleKind::RequiresApproval, prompt_template: None }
     }
+    /// The rule in words for a model: in its system message, and to explain why a call was refused.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let name = &self.tool_name;
+        match &self.kind {
+            ToolRuleKind::RunFirst { .. } => format!("{name} has to be called before any other tool."),
+            ToolRuleKind::ConstrainChildTools { children, .. } => {
+                format!("After {name}, the next call can only be one of: {}.", children.join(", "))
+            }
+            ToolRuleKind::ParentLastTool { children } => {
+                format!(
+                    "Directly after {name}, and at no other time, one of these is to be called: {}.",
+                    children.join(", ")
+                )
+            }
+            ToolRuleKind::Conditional { child_output_mapping, default_child, require_output_mapping } => {
+                let mapped = |(key, child): (&String, &Value)| Some(format!("{key} leads to {}", child.as_str()?));
+                let mapped: Vec<String> = child_output_mapping.iter().filter_map(mapped).collect();
+                let rest = match default_child {
+                    Some(child) => format!("every other result leads to {child}"),
+                    None if *require_output_mapping => "every other result leads nowhere".to_owned(),
+                    None => "every other result leaves the choice to you".to_owned(),
+                };
+                format!("The result of {name} decides on the next call: {}; {rest}.", mapped.join(", "))
+            }
+            ToolRuleKind::MaxCountPerStep { max_count_limit } => {
+                format!("{name} can be called {max_count_limit} times at most before you are done with a request.")
+            }
+            ToolRuleKind::ExitLoop => format!("A call of {name} ends your work on a request: make it the last."),
+            ToolRuleKind::ContinueLoop => format!("After {name} it is your turn again: go on."),
+            ToolRuleKind::RequiredBeforeExit => format!("{name} has to be called before you are done."),
+            ToolRuleKind::RequiresApproval => format!("Calls of {name} run only after the user allowed them."),
+        }
+    }
 }

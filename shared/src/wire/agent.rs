@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::domain::agent::{Agent, AgentSettings};
+use crate::domain::agent::{self, Agent, AgentSettings};
 use crate::domain::block::{Block, BlockDetails, check_length};
 use crate::domain::builtin_tools;
 use crate::domain::ids::{BlockId, MessageId, ToolId};
@@ -18,8 +18,30 @@ use crate::wire::request::read_model_handle;
 use crate::wire::{time, tool};
 
 /// The base text of agents that bring none.
-const DEFAULT_SYSTEM: &str = "You are a helpful agent with a memory of your own. Use what stands in your memory blocks, \
-keep them up to date with your tools when you learn something that should last, and answer the user directly.";
+const DEFAULT_SYSTEM: &str = "\
+You are an agent with a memory of your own that lasts from one conversation to the next.
+
+Your memory blocks stand in full in your context. Each has a label, a description that says what it is for, a size \
+limit in characters, and a value. Use what stands there without being asked to. When you learn something that should \
+last, put it into the block that it fits with your memory tools, correct what turns out to be wrong, and keep every \
+block short enough for its limit; a block that is marked as read-only is not yours to change. Earlier messages that are \
+no longer in your context are not lost: search for them.
+
+Work on a request by calling tools, one after the other, until it is done. As long as you call a tool, you get its \
+result and another turn. Do not say what you are going to do: do it. When there is nothing left to do, answer the user \
+without calling a tool; that ends your turn.";
+
+/// The base text of agents that talk to the user by a tool (api/05 §9).
+const LEGACY_SYSTEM: &str = "\
+You are an agent with a memory of your own that lasts from one conversation to the next.
+
+Your memory blocks stand in full in your context. Each has a label, a description that says what it is for, a size \
+limit in characters, and a value. Use what stands there without being asked to, and keep it up to date with your memory \
+tools. Earlier messages that are no longer in your context are not lost: search for them.
+
+Every turn of yours is a call of a tool. The user sees only what you say with send_message. When you want another turn \
+after a call, set its argument request_heartbeat to true; otherwise your work ends with the call until you hear from \
+the user again.";
 
 /// The kind of agents that do not say.
 const DEFAULT_TYPE: &str = "letta_v1_agent";
@@ -157,8 +179,8 @@ impl CreateAgent {
             }
         }
         let mut settings = AgentSettings {
+            system: default_system(&agent_type).to_owned(),
             agent_type,
-            system: DEFAULT_SYSTEM.to_owned(),
             model,
             model_settings: None,
             context_window_limit: None,
@@ -370,6 +392,10 @@ fn read_blocks(body: &Node<'_>) -> Result<Vec<NewBlock>, BodyError> {
     Ok(blocks)
 }
 
+fn default_system(agent_type: &str) -> &'static str {
+    if agent::talks_by_tool(agent_type) { LEGACY_SYSTEM } else { DEFAULT_SYSTEM }
+}
+
 fn default_description(label: &str) -> Option<&'static str> {
     match label {
         "human" => {
@@ -564,6 +590,14 @@ mod tests {
         let one = base[0];
         assert_eq!(names(json!({"include_base_tools": false, "tools": [one, one]})), [one]);
         assert_eq!(names(json!({"tools": [one]})), base);
+    }
+
+    #[test]
+    fn a_new_agent_is_told_how_its_kind_ends_a_turn() {
+        let system = |body: Value| sample(&body).settings.system;
+        assert!(system(json!({})).contains("without calling a tool"));
+        assert!(system(json!({"agent_type": "memgpt_agent"})).contains("request_heartbeat"));
+        assert_eq!(system(json!({"system": "Mine."})), "Mine.");
     }
 
     #[test]
