@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -40,8 +41,8 @@ pub(crate) async fn run(settings: &Settings, options: &Options) -> anyhow::Resul
         backends.store.rescue(TakeoverAfter(settings.worker.lease), Duration::ZERO).await?;
     }
     let catalogue = wiring::catalogue(settings)?;
-    let (router, hub) = wiring::api(settings, &backends, catalogue.clone(), &shutdown);
-    let worker = wiring::worker(settings, &backends)?;
+    let (router, hub) = wiring::api(settings, &backends, Arc::clone(&catalogue), &shutdown);
+    let worker = wiring::worker(settings, &backends, Arc::clone(&catalogue))?;
     let (listener, address) = http::bind(settings.api.listen).await?;
     let drained = CancellationToken::new();
     let relay = backends.relay.run(drained.clone());

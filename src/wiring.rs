@@ -18,6 +18,7 @@ use holdfast_shared::ports::store::Store;
 use holdfast_shared::relay::Relay;
 use holdfast_shared::store::{PostgresStore, SqliteStore};
 use holdfast_worker::llm::{LlmConfig, OpenAiConfig, Providers};
+use holdfast_worker::tools::Toolbox;
 use holdfast_worker::{HeartbeatStore, Worker};
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
@@ -161,7 +162,7 @@ pub(crate) fn api(
 }
 
 /// The worker.
-pub(crate) fn worker(settings: &Settings, backends: &Backends) -> anyhow::Result<Worker> {
+pub(crate) fn worker(settings: &Settings, backends: &Backends, catalogue: Arc<Catalogue>) -> anyhow::Result<Worker> {
     let models = &settings.models;
     let openai = models.openai.as_ref();
     let providers = Providers::new(LlmConfig {
@@ -178,6 +179,8 @@ pub(crate) fn worker(settings: &Settings, backends: &Backends) -> anyhow::Result
         signals: Arc::clone(&backends.signals),
         relay: Arc::clone(&backends.relay),
         models: Arc::new(providers),
+        catalogue,
+        toolbox: Arc::new(Toolbox::default()),
         heartbeat_store: Arc::clone(&backends.heartbeat_store),
         seams: backends.seams.clone(),
     };

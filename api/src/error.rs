@@ -76,9 +76,11 @@ pub enum ApiError {
     /// No such thing; holds its name.
     Unknown(&'static str),
     /// A message came while a tool call waits for approval.
-    PendingApproval(MessageId),
+    PendingApproval(Box<PendingCalls>),
     /// An answer came while no call waits for one.
     NothingAwaitingApproval,
+    /// A run answers these calls already.
+    BeingAnswered(RunId),
     /// The agent has too many runs; this one is active.
     Busy(RunId),
     /// The `otid`s were used for a request that asked for something else.
@@ -99,6 +101,17 @@ pub enum ApiError {
     ShuttingDown,
     /// A defect; the text is for the log only.
     Internal(String),
+}
+
+/// Calls that wait for the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingCalls {
+    /// The message that has them.
+    pub request: MessageId,
+    /// The run that asked.
+    pub run: Option<RunId>,
+    /// Id and tool of each.
+    pub calls: Vec<(String, String)>,
 }
 
 impl From<BodyError> for ApiError {
@@ -152,7 +165,9 @@ impl ApiError {
                 StatusCode::NOT_FOUND
             }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::PendingApproval(_) | Self::Busy(_) | Self::NothingToCancel(_) => StatusCode::CONFLICT,
+            Self::PendingApproval(_) | Self::BeingAnswered(_) | Self::Busy(_) | Self::NothingToCancel(_) => {
+                StatusCode::CONFLICT
+            }
             Self::EventsGone(_) => StatusCode::GONE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BadPathId(_) | Self::Malformed(_) | Self::KeyReused(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -166,7 +181,7 @@ impl ApiError {
     const fn forbids_retry(&self) -> bool {
         match self {
             // Waiting does not help.
-            Self::PendingApproval(_) | Self::NothingToCancel(_) => true,
+            Self::PendingApproval(_) | Self::BeingAnswered(_) | Self::NothingToCancel(_) => true,
             // The request was accepted and carried out: a repeat would give the agent the same input again.
             Self::RunFailed(..) => true,
             Self::Unauthorized
@@ -234,12 +249,14 @@ impl ApiError {
             Self::NoRun(run) => detail(&format!("Run with id {run} not found"), None),
             Self::NoModel(model) => coded(NotFound, &format!("the model '{model}' is not known; see GET /v1/models/")),
             Self::Unknown(what) => coded(NotFound, &format!("{what} was not found")),
-            Self::PendingApproval(request) => {
-                let message =
-                    "CONFLICT: this agent is waiting for approval on a tool call; answer the pending request first.";
-                let inner = PendingApprovalDetail { code: "PENDING_APPROVAL", message, pending_request_id: *request };
-                Json(PendingApproval { detail: inner, message }).into_response()
-            }
+            Self::PendingApproval(pending) => pending_approval(pending),
+            Self::BeingAnswered(run) => detail(
+                &format!(
+                    "CONFLICT: these calls are answered already, and the answer (run_id={run}) is currently being \
+                     processed: read that run instead."
+                ),
+                Some(*run),
+            ),
             Self::NothingAwaitingApproval => {
                 coded(InvalidArgument, "No tool call is currently awaiting approval on this agent.")
             }
@@ -270,6 +287,26 @@ impl ApiError {
             Self::Internal(_) => coded(InternalServerError, "an unexpected error; see the server's log"),
         }
     }
+}
+
+/// What blocks the agent, and how to clear it.
+fn pending_approval(pending: &PendingCalls) -> Response {
+    let calls: Vec<_> = pending.calls.iter().map(|(id, tool)| format!("{id} ({tool})")).collect();
+    let run = pending.run.map_or_else(|| "the run that asked".to_owned(), |run| run.to_string());
+    let message = format!(
+        "CONFLICT: this agent is waiting for approval on a tool call: {}. Answer with a message of type 'approval' that \
+         has one entry for each call, or cancel the request by POST .../messages/cancel with {{\"run_ids\": \
+         [\"{run}\"]}}.",
+        calls.join(", ")
+    );
+    let inner = PendingApprovalDetail {
+        code: "PENDING_APPROVAL",
+        message: &message,
+        pending_request_id: pending.request,
+        run_id: pending.run,
+        tool_call_ids: pending.calls.iter().map(|(id, _)| id.as_str()).collect(),
+    };
+    Json(PendingApproval { detail: inner, message: &message }).into_response()
 }
 
 /// How a failed run is told on a connection that waits for its answer (api/03 §7).

@@ -54,7 +54,12 @@ impl Worker {
         }
         let stopping = Stopping { drain: shutdown.clone(), abandon: CancellationToken::new() };
         let attempts = TaskTracker::new();
-        tokio::join!(self.take(&stopping, &attempts), self.hear_signals(&shutdown), self.rescue(&shutdown),);
+        tokio::join!(
+            self.take(&stopping, &attempts),
+            self.hear_signals(&shutdown),
+            self.rescue(&shutdown),
+            self.answer_expired(&shutdown)
+        );
         self.drain(&stopping, &attempts).await;
         drop(heart);
         if let Err(error) = self.services.store.retire_worker(self.id).await {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use holdfast_shared::config::WorkerSettings;
 use holdfast_shared::domain::ids::WorkerId;
+use holdfast_shared::models::Catalogue;
 use holdfast_shared::ports::event_log::EventLog;
 use holdfast_shared::ports::model_client::ModelClient;
 use holdfast_shared::ports::run_queue::RunQueue;
@@ -24,6 +25,8 @@ use holdfast_shared::ports::seams::Seams;
 use holdfast_shared::ports::signals::Signals;
 use holdfast_shared::ports::store::{Store, StoreError};
 use holdfast_shared::relay::Relay;
+
+use crate::tools::Toolbox;
 
 /// Makes the store that heartbeats go through. It is called on the heartbeat's own thread, so that its connection is
 /// served there and no run can starve it.
@@ -44,6 +47,10 @@ pub struct Services {
     pub relay: Arc<Relay>,
     /// Models.
     pub models: Arc<dyn ModelClient>,
+    /// What is known of them.
+    pub catalogue: Arc<Catalogue>,
+    /// Tools.
+    pub toolbox: Arc<Toolbox>,
     /// The heartbeat's own way to the store.
     pub heartbeat_store: HeartbeatStore,
     /// Time and ids.

@@ -1,5 +1,6 @@
 //! Cancels runs (api/03 §4). The wish is durable before anything else happens, so that it survives everything.
 
+use holdfast_shared::domain::agent::Agent;
 use holdfast_shared::domain::ids::{AgentId, RunId};
 use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::run::{Outcome, Run, RunStatus};
@@ -7,7 +8,7 @@ use holdfast_shared::domain::stop_reason::StopReason;
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::ports::seams::Seams;
 use holdfast_shared::ports::signals::Signal;
-use holdfast_shared::ports::store::{CancelRequest, RunEnd, RunFilter};
+use holdfast_shared::ports::store::{ApprovalCancel, CancelRequest, RunEnd, RunFilter};
 use holdfast_shared::wire::event::Encoder;
 
 use crate::App;
@@ -22,24 +23,44 @@ pub(crate) async fn cancel_run(app: &App, tenant: &TenantId, agent: AgentId, run
     if run.agent_id != agent {
         return Ok(false);
     }
-    if !run.state.has_ended() {
+    if run.state.has_ended() {
+        cancel_waiting(app, run.id).await?;
+    } else {
         cancel_active(app, run.id).await?;
     }
     Ok(true)
 }
 
-/// Cancels all active runs of an agent; tells which.
-pub(crate) async fn cancel_all(app: &App, tenant: &TenantId, agent: AgentId) -> Result<Vec<RunId>, ApiError> {
+/// Settles the calls of a run that ended because they wait for the client. Whether they did.
+async fn cancel_waiting(app: &App, run: RunId) -> Result<bool, ApiError> {
+    let services = &app.services;
+    let seams = &services.seams;
+    let cancel = ApprovalCancel { at: seams.now(), response: seams.id(), returns: seams.id() };
+    let Some(entries) = services.store.cancel_approval(run, &cancel).await? else { return Ok(false) };
+    services.relay.nudge(entries);
+    tracing::info!(run.id = %run, "calls that waited for the client were cancelled");
+    Ok(true)
+}
+
+/// Cancels all active runs of an agent, and the one whose calls wait for the client; tells which.
+pub(crate) async fn cancel_all(app: &App, tenant: &TenantId, agent: &Agent) -> Result<Vec<RunId>, ApiError> {
     let filter = RunFilter {
-        agents: vec![agent],
+        agents: vec![agent.id],
         statuses: vec![RunStatus::Created, RunStatus::Running],
         ..RunFilter::default()
     };
     // The newest first: were the oldest to end first, a worker could take up the next one only to drop it again.
     let page = Page { after: None, before: None, limit: MOST, order: Order::Descending };
-    let runs: Vec<RunId> = app.services.store.runs(tenant, &filter, &page).await?.iter().map(|run| run.id).collect();
+    let mut runs: Vec<RunId> =
+        app.services.store.runs(tenant, &filter, &page).await?.iter().map(|run| run.id).collect();
     for run in &runs {
         cancel_active(app, *run).await?;
+    }
+    let asked = agent.pending_approval.as_ref().and_then(|pending| pending.request.run_id);
+    if let Some(run) = asked
+        && cancel_waiting(app, run).await?
+    {
+        runs.push(run);
     }
     Ok(runs)
 }

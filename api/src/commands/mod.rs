@@ -1,4 +1,5 @@
 //! What the API decides. Routes read requests and show answers; the decisions stand here.
 
+pub(crate) mod answers;
 pub(crate) mod cancel_runs;
 pub(crate) mod start_run;

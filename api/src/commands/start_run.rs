@@ -1,18 +1,16 @@
 //! Accepts a run: the checks in the contract's order (api/01 §6), then run, input and intent in one transaction.
 
-use holdfast_shared::domain::Timestamp;
-use holdfast_shared::domain::ids::{AgentId, RunId};
-use holdfast_shared::domain::message::{Body, Message};
-use holdfast_shared::domain::position::SeqId;
-use holdfast_shared::domain::run::{Attachment, Run, RunRequest, RunState, RunType, StreamMode};
+use holdfast_shared::domain::agent::Agent;
+use holdfast_shared::domain::ids::AgentId;
+use holdfast_shared::domain::message::{Body, Labels, Message};
+use holdfast_shared::domain::run::{Attachment, Run, RunRequest, RunType, Speech, StreamMode};
 use holdfast_shared::domain::tenant::TenantId;
-use holdfast_shared::domain::usage::RunUsage;
 use holdfast_shared::ports::seams::Seams;
 use holdfast_shared::ports::store::{Accepted, NewRun, RequestKey};
-use holdfast_shared::wire::event::Encoder;
 use holdfast_shared::wire::request::{InputMessage, InputRole, SendRequest};
 use sha2::{Digest, Sha256};
 
+use super::answers::{self, Answered};
 use crate::App;
 use crate::error::ApiError;
 
@@ -52,57 +50,57 @@ impl Started {
 /// Accepts a run, or finds the one that the same request made before.
 pub(crate) async fn start_run(app: &App, wish: StartRun) -> Result<Started, ApiError> {
     let services = &app.services;
-    let StartRun { tenant, agent, request, run_type, trace, is_retry } = wish;
-    if services.store.agent(&tenant, agent).await?.is_none() {
-        return Err(ApiError::NoAgent);
-    }
+    let StartRun { tenant, agent: agent_id, mut request, run_type, trace, is_retry } = wish;
+    let agent = services.store.agent(&tenant, agent_id).await?.ok_or(ApiError::NoAgent)?;
     if let Some(model) = &request.override_model
         && !services.catalogue.knows(model).await
     {
         return Err(ApiError::NoModel(model.clone()));
     }
-    let key = request_key(agent, &request);
+    let key = request_key(agent_id, &request);
     if let Some(key) = &key {
-        match services.store.run_by_key(agent, key).await? {
+        match services.store.run_by_key(agent_id, key).await? {
             None => {}
             Some(Accepted::Known(run)) => return Ok(known(*run)),
             Some(Accepted::KeyReused(run)) => return Err(ApiError::KeyReused(run)),
-            Some(other) => {
-                return Err(ApiError::Internal(format!("a look-up by key answered {other:?}")));
-            }
+            Some(other) => return Err(ApiError::Internal(format!("a look-up by key answered {other:?}"))),
         }
     }
     let content = joinable_content(run_type, key.as_ref(), &request);
     if let Some(content) = content.as_deref().filter(|_| is_retry)
-        && let Some(run) = services.store.active_run_by_content(agent, content).await?
+        && let Some(run) = services.store.active_run_by_content(agent_id, content).await?
     {
         return Ok(known(run));
     }
-    // Approval requests are not made yet, so that no answer can have one to go to.
-    if request.answers_calls() {
-        return Err(ApiError::NothingAwaitingApproval);
-    }
+    let answered = answers::resolve(app, &agent, &mut request).await?;
     request.check_content()?;
     let attachment = attachment(run_type, request.background);
     if attachment == Attachment::Background {
         // Nobody is promised a stream that cannot be served: better to refuse while nothing is stored.
         services.log.ping().await?;
     }
-    let parts = NewRunParts { tenant, agent, attachment, run_type, key, content, trace };
-    let new = new_run(parts, request, app.options.max_queued_runs, &services.seams)?;
+    let input = input(&mut request, &agent, &answered, &services.seams);
+    let run_request = run_request(request, &agent, run_type, attachment, answered);
+    let new = NewRun::new(tenant.clone(), agent_id, run_request, input, app.options.max_queued_runs, &services.seams);
+    let new = NewRun { key, content, trace, ..new };
     match services.store.accept_run(&new).await? {
         Accepted::New(entry) => {
             services.relay.nudge(vec![entry]);
-            tracing::info!(run.id = %new.run.id, agent.id = %agent, "a run was accepted");
+            tracing::info!(run.id = %new.run.id, agent.id = %agent_id, "a run was accepted");
             Ok(Started::New(new.run))
         }
         // The same request came twice at the same time; the other one won.
         Accepted::Known(run) => Ok(known(*run)),
         Accepted::KeyReused(run) => Err(ApiError::KeyReused(run)),
         Accepted::NoAgent => Err(ApiError::NoAgent),
-        Accepted::TooMany(run) | Accepted::BeingAnswered(run) => Err(ApiError::Busy(run)),
-        Accepted::ApprovalPending(request) => Err(ApiError::PendingApproval(request)),
+        Accepted::TooMany(run) => Err(ApiError::Busy(run)),
+        Accepted::BeingAnswered(run) => Err(ApiError::BeingAnswered(run)),
         Accepted::NothingPending => Err(ApiError::NothingAwaitingApproval),
+        // The calls began to wait just now.
+        Accepted::ApprovalPending(_) => {
+            let agent = services.store.agent(&tenant, agent_id).await?.ok_or(ApiError::NoAgent)?;
+            Err(answers::pending(&agent).unwrap_or(ApiError::Busy(new.run.id)))
+        }
     }
 }
 
@@ -139,76 +137,70 @@ fn sha256_hex(value: &impl serde::Serialize) -> Option<String> {
     Some(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// What a new run is made from, besides the request.
-struct NewRunParts {
-    tenant: TenantId,
-    agent: AgentId,
-    attachment: Attachment,
-    run_type: RunType,
-    key: Option<RequestKey>,
-    content: Option<String>,
-    trace: Option<String>,
-}
-
-fn new_run(parts: NewRunParts, request: SendRequest, max_queued: u32, seams: &Seams) -> Result<NewRun, ApiError> {
-    let NewRunParts { tenant, agent, attachment, run_type, key, content, trace } = parts;
-    let now = seams.now();
-    let id: RunId = seams.id();
-    let mut encoder = Encoder::new(id, attachment, SeqId::START);
-    let mut opening = Vec::new();
-    if request.include_pings {
-        opening.push(encoder.ping(seams.id(), now));
-    }
+/// The messages that the run begins with.
+fn input(request: &mut SendRequest, agent: &Agent, answered: &Answered, seams: &Seams) -> Vec<Message> {
+    let message = |body, labels, step_id| Message {
+        id: seams.id(),
+        agent_id: agent.id,
+        run_id: None,
+        step_id,
+        body,
+        labels,
+        created_at: seams.now(),
+    };
     let mut input = Vec::with_capacity(request.input.len());
-    for message in request.input {
-        input.push(stored(message, agent, id, now, seams)?);
+    for given in std::mem::take(&mut request.input) {
+        input.push(match given {
+            InputMessage::Message { role: InputRole::User, content, labels } => {
+                message(Body::User(content), labels, None)
+            }
+            InputMessage::Message { role: InputRole::System, content, labels } => {
+                message(Body::System(content), labels, None)
+            }
+            InputMessage::Message { role: InputRole::Assistant, content, labels } => {
+                message(Body::History(content), labels, None)
+            }
+            InputMessage::Answers { answers, labels } => {
+                message(Body::ApprovalResponse(answers), labels, answered.answering().map(|answering| answering.step))
+            }
+        });
     }
-    let run = Run {
-        id,
-        tenant,
-        agent_id: agent,
-        request: RunRequest {
-            run_type,
-            attachment,
-            mode: if request.stream_tokens { StreamMode::Tokens } else { StreamMode::Steps },
-            include_pings: request.include_pings,
-            max_steps: request.max_steps,
-            include_types: request.include_types,
-            override_model: request.override_model,
-            override_system: request.override_system,
-            use_assistant_message: request.use_assistant_message,
-            assistant_message_tool_name: request.assistant_message_tool_name,
-            assistant_message_tool_kwarg: request.assistant_message_tool_kwarg,
-            callback_url: request.callback_url,
-            client_tools: request.client_tools,
-            client_skills: request.client_skills,
-            include_compaction: request.include_compaction_messages,
-            answering: None,
-        },
-        state: RunState::Created,
-        cancel_requested: false,
-        usage: RunUsage::default(),
-        archived: encoder.last(),
-        created_at: now,
-        ttft_ns: None,
-    };
-    Ok(NewRun { run, input, key, content, opening, trace, max_queued })
+    if input.is_empty() {
+        input.push(message(Body::Note(answers::keep_alive(seams.now())), Labels::default(), None));
+    }
+    input
 }
 
-fn stored(
-    message: InputMessage,
-    agent_id: AgentId,
-    run: RunId,
-    created_at: Timestamp,
-    seams: &Seams,
-) -> Result<Message, ApiError> {
-    let (body, labels) = match message {
-        InputMessage::Message { role: InputRole::User, content, labels } => (Body::User(content), labels),
-        InputMessage::Message { role: InputRole::System, content, labels } => (Body::System(content), labels),
-        InputMessage::Message { role: InputRole::Assistant, content, labels } => (Body::History(content), labels),
-        InputMessage::Answers { .. } => return Err(ApiError::NothingAwaitingApproval),
-    };
-    Ok(Message { id: seams.id(), agent_id, run_id: Some(run), step_id: None, body, labels, created_at })
+fn run_request(
+    request: SendRequest,
+    agent: &Agent,
+    run_type: RunType,
+    attachment: Attachment,
+    answered: Answered,
+) -> RunRequest {
+    let speech = request.use_assistant_message && agent.settings.is_legacy();
+    RunRequest {
+        run_type,
+        attachment,
+        mode: if request.stream_tokens { StreamMode::Tokens } else { StreamMode::Steps },
+        include_pings: request.include_pings,
+        max_steps: request.max_steps,
+        include_types: request.include_types,
+        override_model: request.override_model,
+        override_system: request.override_system,
+        speech: speech.then(|| Speech {
+            tool: request.assistant_message_tool_name.clone(),
+            argument: request.assistant_message_tool_kwarg.clone(),
+        }),
+        use_assistant_message: request.use_assistant_message,
+        assistant_message_tool_name: request.assistant_message_tool_name,
+        assistant_message_tool_kwarg: request.assistant_message_tool_kwarg,
+        callback_url: request.callback_url,
+        client_tools: request.client_tools,
+        client_skills: request.client_skills,
+        include_compaction: request.include_compaction_messages,
+        answering: answered.answering(),
+    }
 }
 
 #[cfg(test)]
@@ -248,26 +240,5 @@ mod tests {
         assert_ne!(first.content, other_text.content);
         assert_ne!(first.key, of(["2", "1"], "a", json!({})).key);
         assert_ne!(first.key, of(["1\",\"2", "3"], "a", json!({})).key);
-    }
-
-    #[test]
-    fn a_run_opens_with_the_stored_ping_unless_pings_are_off() {
-        let agent: AgentId = "agent-123e4567-e89b-42d3-8456-426614174000".parse().expect("an id");
-        for (body, events) in [(json!({"input": "x"}), 1), (json!({"input": "x", "include_pings": false}), 0)] {
-            let parts = NewRunParts {
-                tenant: TenantId::default(),
-                agent,
-                attachment: Attachment::Background,
-                run_type: RunType::SendMessageStreaming,
-                key: None,
-                content: None,
-                trace: None,
-            };
-            let request = SendRequest::parse(&body).expect("a request");
-            let new = new_run(parts, request, 5, &Seams::system()).expect("a run");
-            assert_eq!(new.opening.len(), events);
-            assert_eq!(new.run.archived, SeqId::new(events as u64));
-            assert_eq!(new.input.len(), 1);
-        }
     }
 }

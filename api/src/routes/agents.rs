@@ -110,11 +110,12 @@ pub(crate) async fn delete(
     Tenant(tenant): Tenant,
     AgentPath(id): AgentPath,
 ) -> Result<Json<Value>, ApiError> {
+    let agent = app.services.store.agent(&tenant, id).await?.ok_or(ApiError::NoAgent)?;
     // First the agent, so that no new run comes in between.
     if !app.services.store.delete_agent(&tenant, id, app.services.seams.now()).await? {
         return Err(ApiError::NoAgent);
     }
-    cancel_runs::cancel_all(&app, &tenant, id).await?;
+    cancel_runs::cancel_all(&app, &tenant, &agent).await?;
     tracing::info!(agent.id = %id, "an agent was deleted");
     Ok(Json(json!({"message": format!("Agent id={id} successfully deleted")})))
 }

@@ -4,11 +4,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use holdfast_shared::domain::agent::Agent;
 use holdfast_shared::domain::ids::{AgentId, MessageId};
 use holdfast_shared::domain::message::Message;
 use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::position::SeqId;
-use holdfast_shared::domain::run::{Run, RunState, RunType};
+use holdfast_shared::domain::run::{Run, RunState, RunType, Speech};
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::ports::store::MessageFilter;
 use holdfast_shared::wire::request::SendRequest;
@@ -83,9 +84,8 @@ pub(crate) async fn list(
 ) -> Result<Response, ApiError> {
     let include = query.message_types()?;
     let (page, is_reversed) = list_page(query.order()?, query.id("after")?, query.id("before")?, query.limit(PAGE)?);
-    if app.services.store.agent(&tenant, agent).await?.is_none() {
-        return Err(ApiError::NoAgent);
-    }
+    let found = app.services.store.agent(&tenant, agent).await?.ok_or(ApiError::NoAgent)?;
+    let speech = speech(&query, &found)?;
     // There is no conversation besides the agent's own.
     if query.one("conversation_id").is_some_and(|conversation| conversation != "default") {
         return Err(ApiError::Unknown("the conversation"));
@@ -94,7 +94,17 @@ pub(crate) async fn list(
     if is_reversed {
         messages.reverse();
     }
-    Ok(Json(shown(&messages, include.as_deref())).into_response())
+    Ok(Json(shown(&messages, include.as_deref(), speech.as_ref())).into_response())
+}
+
+/// How calls of a legacy agent's message tool are listed (api/01 §1).
+fn speech(query: &QueryFields, agent: &Agent) -> Result<Option<Speech>, ApiError> {
+    let is_wanted = query.boolean("use_assistant_message")?.unwrap_or(true);
+    let word = |name: &str, default: &str| query.one(name).unwrap_or(default).to_owned();
+    Ok((is_wanted && agent.settings.is_legacy()).then(|| Speech {
+        tool: word("assistant_message_tool_name", "send_message"),
+        argument: word("assistant_message_tool_kwarg", "message"),
+    }))
 }
 
 pub(crate) async fn cancel(
@@ -104,12 +114,10 @@ pub(crate) async fn cancel(
     OptionalJsonBody(body): OptionalJsonBody,
 ) -> Result<Json<Map<String, Value>>, ApiError> {
     let ids = wire_run::cancel_body(&body)?;
-    if app.services.store.agent(&tenant, agent).await?.is_none() {
-        return Err(ApiError::NoAgent);
-    }
+    let found = app.services.store.agent(&tenant, agent).await?.ok_or(ApiError::NoAgent)?;
     let mut answer = Map::new();
     let Some(ids) = ids else {
-        let cancelled = cancel_runs::cancel_all(&app, &tenant, agent).await?;
+        let cancelled = cancel_runs::cancel_all(&app, &tenant, &found).await?;
         if cancelled.is_empty() {
             return Err(ApiError::NothingToCancel(agent));
         }

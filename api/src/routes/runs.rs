@@ -79,7 +79,7 @@ pub(crate) async fn messages(
     let run = find(&app, &tenant, id).await?;
     let filter = MessageFilter { agent: run.agent_id, run: Some(id) };
     let messages = app.services.store.messages(&filter, &page).await?;
-    Ok(Json(shown(&messages, run.request.include_types.as_deref())).into_response())
+    Ok(Json(shown(&messages, run.request.include_types.as_deref(), run.request.speech.as_ref())).into_response())
 }
 
 pub(crate) async fn steps(

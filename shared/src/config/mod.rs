@@ -39,6 +39,9 @@ const VARIABLES: &[(&str, &str)] = &[
     ("HOLDFAST_MODEL_IDLE_TIMEOUT_MS", "model_idle_timeout_ms"),
     ("HOLDFAST_MODEL_TOTAL_TIMEOUT_MS", "model_total_timeout_ms"),
     ("HOLDFAST_MODEL_TRIES", "model_tries"),
+    ("HOLDFAST_MODEL_RETRY_BUDGET_MS", "model_retry_budget_ms"),
+    ("HOLDFAST_APPROVAL_TIMEOUT_MS", "approval_timeout_ms"),
+    ("HOLDFAST_APPROVAL_DEFAULT", "approval_default"),
     ("HOLDFAST_LIVE_TTL_MS", "live_ttl_ms"),
     ("HOLDFAST_FINISHED_TTL_MS", "finished_ttl_ms"),
     ("HOLDFAST_TOOL_TIMEOUT_MS", "tool_timeout_ms"),
@@ -105,6 +108,9 @@ struct Raw {
     model_idle_timeout_ms: u64,
     model_total_timeout_ms: u64,
     model_tries: u32,
+    model_retry_budget_ms: u64,
+    approval_timeout_ms: u64,
+    approval_default: ApprovalDefault,
     live_ttl_ms: u64,
     finished_ttl_ms: u64,
     tool_timeout_ms: u64,
@@ -140,6 +146,9 @@ impl Default for Raw {
             model_idle_timeout_ms: 60_000,
             model_total_timeout_ms: 600_000,
             model_tries: 3,
+            model_retry_budget_ms: 60_000,
+            approval_timeout_ms: 30 * 24 * 60 * 60 * 1000,
+            approval_default: ApprovalDefault::Deny,
             live_ttl_ms: 24 * 60 * 60 * 1000,
             finished_ttl_ms: 10 * 60 * 1000,
             tool_timeout_ms: 180_000,
@@ -157,6 +166,16 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// How the server answers calls that nobody answered in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalDefault {
+    /// They may not run.
+    Deny,
+    /// They may run.
+    Approve,
 }
 
 /// All settings, checked.
@@ -244,6 +263,12 @@ pub struct WorkerSettings {
     pub tool_timeout: Duration,
     /// Tries of a model call before its first delta.
     pub model_tries: u32,
+    /// Most time that the pauses between these tries may take together.
+    pub model_retry_budget: Duration,
+    /// How long calls wait for the client before the server answers itself; `None`: for ever.
+    pub approval_timeout: Option<Duration>,
+    /// How it answers then.
+    pub approval_default: ApprovalDefault,
 }
 
 /// Settings of the models.
@@ -461,6 +486,9 @@ impl Raw {
             max_attempts: positive_u32("HOLDFAST_MAX_ATTEMPTS", self.max_attempts)?,
             tool_timeout: positive("HOLDFAST_TOOL_TIMEOUT_MS", self.tool_timeout_ms)?,
             model_tries: positive_u32("HOLDFAST_MODEL_TRIES", self.model_tries)?,
+            model_retry_budget: Duration::from_millis(self.model_retry_budget_ms),
+            approval_timeout: (self.approval_timeout_ms > 0).then(|| Duration::from_millis(self.approval_timeout_ms)),
+            approval_default: self.approval_default,
         })
     }
 

@@ -52,6 +52,14 @@ pub struct PendingApproval {
     pub deadline: Option<Timestamp>,
 }
 
+impl AgentSettings {
+    /// Whether the agent is of a type that speaks and thinks by calls of tools (api/05 §9).
+    #[must_use]
+    pub fn is_legacy(&self) -> bool {
+        matches!(self.agent_type.as_str(), "memgpt_agent" | "memgpt_v2_agent")
+    }
+}
+
 /// What a client can set on an agent; kept as one document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentSettings {

@@ -18,7 +18,7 @@ use super::model::ModelHandle;
 use super::position::SeqId;
 use super::stop_reason::StopReason;
 use super::tenant::TenantId;
-use super::tool::ToolSpec;
+use super::tool::{ToolCall, ToolSpec};
 use super::usage::RunUsage;
 
 /// A run as stored.
@@ -172,6 +172,9 @@ pub struct RunRequest {
     pub override_model: Option<ModelHandle>,
     /// A system message for this run only.
     pub override_system: Option<String>,
+    /// How the agent speaks, if it is of a legacy type and its calls of the message tool are shown as speech.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speech: Option<Speech>,
     /// Legacy: show calls of the message tool as assistant messages.
     pub use_assistant_message: bool,
     /// Legacy: which tool that is.
@@ -192,6 +195,27 @@ pub struct RunRequest {
     /// The calls that this run answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answering: Option<Answering>,
+}
+
+/// The call by which an agent of a legacy type speaks (api/05 §9).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Speech {
+    /// The tool.
+    pub tool: String,
+    /// The argument that holds what is said.
+    pub argument: String,
+}
+
+impl Speech {
+    /// What a call says; `None` if it is another tool's, or says nothing that can be read.
+    #[must_use]
+    pub fn said(&self, call: &ToolCall) -> Option<String> {
+        if call.name != self.tool {
+            return None;
+        }
+        let arguments: serde_json::Value = serde_json::from_str(&call.arguments).ok()?;
+        arguments.get(&self.argument)?.as_str().map(str::to_owned)
+    }
 }
 
 /// A skill that the client has.

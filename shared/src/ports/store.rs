@@ -18,13 +18,15 @@ use crate::domain::message::{Body, Message, Role};
 use crate::domain::model::ModelHandle;
 use crate::domain::page::Page;
 use crate::domain::position::SeqId;
-use crate::domain::run::{Outcome, Run, RunStatus};
+use crate::domain::run::{Outcome, Run, RunRequest, RunState, RunStatus};
 use crate::domain::step::{OpenStep, Retry, Step, StepError, StepStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
 use crate::domain::tool::ToolReturn;
 use crate::domain::usage::{RunUsage, Usage};
 use crate::ports::run_queue::RunHint;
+use crate::ports::seams::Seams;
+use crate::wire::event::Encoder;
 
 /// Why the store did not do what it should.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +134,36 @@ pub struct NewRun {
     pub trace: Option<String>,
     /// Most runs of the agent that may be created or running, this one included.
     pub max_queued: u32,
+}
+
+impl NewRun {
+    /// A run in state created, with the opening ping if its request wants pings; without key, content and trace.
+    #[must_use]
+    pub fn new(
+        tenant: TenantId,
+        agent_id: AgentId,
+        request: RunRequest,
+        input: Vec<Message>,
+        max_queued: u32,
+        seams: &Seams,
+    ) -> Self {
+        let (id, now) = (seams.id(), seams.now());
+        let mut encoder = Encoder::new(id, request.attachment, SeqId::START);
+        let opening = if request.include_pings { vec![encoder.ping(seams.id(), now)] } else { Vec::new() };
+        let run = Run {
+            id,
+            tenant,
+            agent_id,
+            request,
+            state: RunState::Created,
+            cancel_requested: false,
+            usage: RunUsage::default(),
+            archived: encoder.last(),
+            created_at: now,
+            ttft_ns: None,
+        };
+        Self { run, input, key: None, content: None, opening, trace: None, max_queued }
+    }
 }
 
 /// What came of accepting a run.
@@ -318,6 +350,8 @@ pub struct Compaction {
     pub dropped: Vec<MessageId>,
     /// Now.
     pub at: Timestamp,
+    /// Usage of the run, with the size of the new context.
+    pub run_usage: RunUsage,
     /// Events that are not archived yet, those that show the compaction included.
     pub events: Vec<Event>,
 }

@@ -45,6 +45,10 @@ pub struct PendingApprovalDetail<'a> {
     pub message: &'a str,
     /// The request that waits.
     pub pending_request_id: MessageId,
+    /// The run that asked: cancelling it clears the way.
+    pub run_id: Option<RunId>,
+    /// The calls that wait.
+    pub tool_call_ids: Vec<&'a str>,
 }
 
 /// A run failed while the connection waited for its answer.

@@ -53,6 +53,13 @@ impl Encoder {
         self.stored_ping(id, at, Some(messages))
     }
 
+    /// A stored ping that tells how far a tool call is.
+    pub fn progress(&mut self, id: PingId, at: Timestamp, progress: &ToolProgress<'_>) -> Event {
+        let seq = self.advance();
+        let ping = Ping { tool_progress: Some(progress), ..Ping::new(id, at, self.visible(seq), self.run, None) };
+        Event { seq, kind: EventKind::Ping, frame: sse::data(&ping) }
+    }
+
     fn stored_ping(&mut self, id: PingId, at: Timestamp, superseded: Option<&[MessageId]>) -> Event {
         let seq = self.advance();
         let ping = Ping::new(id, at, self.visible(seq), self.run, superseded);
@@ -136,6 +143,22 @@ pub struct Ping<'a> {
     /// Beyond the contract, on the notice of a repeated step only: SDKs keep or ignore keys that they do not know.
     #[serde(skip_serializing_if = "Option::is_none")]
     superseded_message_ids: Option<&'a [MessageId]>,
+    /// Beyond the contract as well: how far a tool call is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_progress: Option<&'a ToolProgress<'a>>,
+}
+
+/// How far a tool call is.
+#[derive(Debug, Clone, Serialize)]
+pub struct ToolProgress<'a> {
+    /// The call.
+    pub tool_call_id: &'a str,
+    /// How much is done.
+    pub progress: f64,
+    /// Of how much, if the tool knows.
+    pub total: Option<f64>,
+    /// What it does just now.
+    pub message: Option<&'a str>,
 }
 
 impl<'a> Ping<'a> {
@@ -158,6 +181,7 @@ impl<'a> Ping<'a> {
             seq_id: seq.map(SeqId::get),
             run_id,
             superseded_message_ids,
+            tool_progress: None,
         }
     }
 
@@ -353,7 +377,7 @@ mod tests {
         };
         let mut encoder = encoder(Attachment::Background);
         let events: Vec<_> =
-            answer_slices(&head(), &answer).into_iter().filter_map(|shown| encoder.message(shown)).collect();
+            answer_slices(&head(), &answer, None).into_iter().filter_map(|shown| encoder.message(shown)).collect();
         let otid = |end: &str| format!("6612baae-74a3-460d-9bfb-4c941f64cd{end}");
         let call = "{\"name\":\"look\",\"arguments\":\"{\\\"x\\\": 1}\",\"tool_call_id\":\"c1\"}";
         let expected = [
@@ -382,7 +406,7 @@ mod tests {
         let call = ToolCall::new("c1", "look", String::new());
         let returns = [ToolReturn::success(&call, "4".to_owned()), ToolReturn::error(&call, "no".to_owned())];
         let mut encoder = encoder(Attachment::Background);
-        let event = returns_slice(&head(), &returns).and_then(|shown| encoder.message(shown)).expect("shown");
+        let event = returns_slice(&head(), &returns, None).and_then(|shown| encoder.message(shown)).expect("shown");
         let entry = |text: &str, status: &str| {
             format!(
                 "{{\"type\":\"tool\",\"tool_return\":\"{text}\",\"status\":\"{status}\",\"tool_call_id\":\"c1\",\

@@ -13,6 +13,7 @@ use crate::domain::event::EventKind;
 use crate::domain::ids::{Id, MessageId, RunId, StepId};
 use crate::domain::message::{Answer, AnswerPart, Body, Content, Message, MessageType, ReasoningSource};
 use crate::domain::position::SeqId;
+use crate::domain::run::Speech;
 use crate::domain::tool::{ToolCall, ToolReturn, ToolStatus};
 use crate::wire::time;
 
@@ -169,6 +170,8 @@ pub enum ShownAnswer<'a> {
 pub enum ShownContent<'a> {
     /// A text.
     Text(&'a str),
+    /// A text that was taken out of something else.
+    Owned(String),
     /// Parts.
     Parts(Vec<&'a Value>),
 }
@@ -284,16 +287,16 @@ pub fn call_delta<'a>(id: &'a str, name: Option<&'a str>, arguments: Option<&'a 
     Own::CallDelta { tool_call: delta, tool_calls: delta }
 }
 
-/// The slices of a stored message, in order.
+/// The slices of a stored message, in order. Calls of the tool by which a legacy agent speaks are shown as what it says.
 #[must_use]
-pub fn slices(message: &Message) -> Vec<Shown<'_>> {
+pub fn slices<'a>(message: &'a Message, speech: Option<&Speech>) -> Vec<Shown<'a>> {
     let head = SliceHead { message: message.id, date: message.created_at, step: message.step_id, run: message.run_id };
     let mut shown = match &message.body {
         Body::System(content) => vec![content_slice(&head, MessageType::SystemMessage, content)],
         Body::User(content) => vec![content_slice(&head, MessageType::UserMessage, content)],
         Body::History(content) => vec![content_slice(&head, MessageType::AssistantMessage, content)],
-        Body::Assistant(answer) => answer_slices(&head, answer),
-        Body::ToolReturns(returns) => returns_slice(&head, returns).into_iter().collect(),
+        Body::Assistant(answer) => answer_slices(&head, answer, speech),
+        Body::ToolReturns(returns) => returns_slice(&head, returns, speech).into_iter().collect(),
         Body::ApprovalRequest(answer) => request_slices(&head, answer),
         Body::ApprovalResponse(answers) => vec![answers_slice(&head, answers)],
         Body::Summary(summary) => vec![summary_slice(&head, summary)],
@@ -331,17 +334,22 @@ fn is_text_or_image(part: &Value) -> bool {
 
 /// The slices of a model's answer: reasoning and text in the order produced, then the calls.
 #[must_use]
-pub fn answer_slices<'a>(head: &SliceHead, answer: &'a Answer) -> Vec<Shown<'a>> {
-    with_calls(head, answer, MessageType::ToolCallMessage)
+pub fn answer_slices<'a>(head: &SliceHead, answer: &'a Answer, speech: Option<&Speech>) -> Vec<Shown<'a>> {
+    with_calls(head, answer, MessageType::ToolCallMessage, speech)
 }
 
 /// The slices of a message whose calls wait for the client.
 #[must_use]
 pub fn request_slices<'a>(head: &SliceHead, answer: &'a Answer) -> Vec<Shown<'a>> {
-    with_calls(head, answer, MessageType::ApprovalRequestMessage)
+    with_calls(head, answer, MessageType::ApprovalRequestMessage, None)
 }
 
-fn with_calls<'a>(head: &SliceHead, answer: &'a Answer, calls_as: MessageType) -> Vec<Shown<'a>> {
+fn with_calls<'a>(
+    head: &SliceHead,
+    answer: &'a Answer,
+    calls_as: MessageType,
+    speech: Option<&Speech>,
+) -> Vec<Shown<'a>> {
     let mut shown: Vec<Shown<'a>> = Vec::with_capacity(answer.parts.len() + 1);
     for part in &answer.parts {
         let index = place(shown.len());
@@ -355,7 +363,16 @@ fn with_calls<'a>(head: &SliceHead, answer: &'a Answer, calls_as: MessageType) -
             }
         });
     }
-    let calls: Vec<_> = answer.calls.iter().map(shown_call).collect();
+    let mut calls = Vec::with_capacity(answer.calls.len());
+    for call in &answer.calls {
+        match speech.and_then(|speech| speech.said(call)) {
+            Some(said) => {
+                let own = Own::Content { content: ShownContent::Owned(said) };
+                shown.push(head.slice(SPEECH_PLACE, MessageType::AssistantMessage, own));
+            }
+            None => calls.push(shown_call(call)),
+        }
+    }
     if let Some(first) = calls.first() {
         let own = Own::Calls { tool_call: *first, tool_calls: calls };
         shown.push(head.slice(CALLS_PLACE, calls_as, own));
@@ -403,17 +420,20 @@ pub fn summary_slice<'a>(head: &SliceHead, summary: &'a Summary) -> Shown<'a> {
     head.slice(0, MessageType::SummaryMessage, own)
 }
 
-/// The one slice of a step's tool returns; none without any.
+/// The one slice of a step's tool returns; none without any that are shown: those of speech are not.
 #[must_use]
-pub fn returns_slice<'a>(head: &SliceHead, returns: &'a [ToolReturn]) -> Option<Shown<'a>> {
-    let first = returns.first()?;
+pub fn returns_slice<'a>(head: &SliceHead, returns: &'a [ToolReturn], speech: Option<&Speech>) -> Option<Shown<'a>> {
+    let is_shown =
+        |one: &&ToolReturn| speech.is_none_or(|speech| speech.tool != one.name || one.status == ToolStatus::Error);
+    let mut shown = returns.iter().filter(is_shown);
+    let first = shown.clone().next()?;
     let own = Own::Returns {
         tool_return: &first.text,
         status: first.status,
         tool_call_id: &first.call_id,
         stdout: first.stdout.as_deref(),
         stderr: first.stderr.as_deref(),
-        tool_returns: returns.iter().map(shown_return).collect(),
+        tool_returns: shown.by_ref().map(shown_return).collect(),
     };
     let mut slice = head.slice(0, MessageType::ToolReturnMessage, own);
     slice.name = Some(&first.name);
@@ -439,10 +459,13 @@ fn shown_return(tool_return: &ToolReturn) -> ShownReturn<'_> {
 /// knows how many other parts the answer will have, and lists must show the same identity.
 pub const CALLS_PLACE: u8 = 0x7f;
 
+/// The place of the slice that shows what a legacy agent says by a call, fixed for the same reason.
+pub const SPEECH_PLACE: u8 = CALLS_PLACE - 1;
+
 /// The place of a part of an answer; one with very many parts shares the last place.
 #[must_use]
 pub fn place(count: usize) -> u8 {
-    u8::try_from(count).unwrap_or(u8::MAX).min(CALLS_PLACE - 1)
+    u8::try_from(count).unwrap_or(u8::MAX).min(SPEECH_PLACE - 1)
 }
 
 /// The kind of event that shows a message of this type; `None` for types that occur only in lists.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::domain::message::{Body, Message, MessageType};
-use crate::domain::run::Run;
+use crate::domain::run::{Run, Speech};
 use crate::domain::stop_reason::StopReason;
 use crate::wire::event::{StopReasonEvent, UsageEvent};
 use crate::wire::message::{Shown, slices};
@@ -24,7 +24,7 @@ impl<'a> LettaResponse<'a> {
     pub fn new(run: &Run, reason: StopReason, messages: &'a [Message]) -> Self {
         let made = messages.iter().filter(|message| is_made(&message.body));
         Self {
-            messages: shown(made, run.request.include_types.as_deref()),
+            messages: shown(made, run.request.include_types.as_deref(), run.request.speech.as_ref()),
             stop_reason: StopReasonEvent::new(reason),
             usage: UsageEvent::new(&run.usage, Some([run.id])),
             logprobs: None,
@@ -46,9 +46,14 @@ const fn is_made(body: &Body) -> bool {
     }
 }
 
-/// Stored messages as a list shows them, filtered by kind; `None` lets all kinds pass.
+/// Stored messages as a list shows them, filtered by kind; `None` lets all kinds pass. `speech` says how a legacy agent
+/// speaks.
 #[must_use]
-pub fn shown<'a>(messages: impl IntoIterator<Item = &'a Message>, include: Option<&[MessageType]>) -> Vec<Shown<'a>> {
-    let slices = messages.into_iter().flat_map(slices);
+pub fn shown<'a>(
+    messages: impl IntoIterator<Item = &'a Message>,
+    include: Option<&[MessageType]>,
+    speech: Option<&Speech>,
+) -> Vec<Shown<'a>> {
+    let slices = messages.into_iter().flat_map(|message| slices(message, speech));
     slices.filter(|slice| include.is_none_or(|kinds| kinds.contains(&slice.message_type))).collect()
 }

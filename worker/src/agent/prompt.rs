@@ -2,14 +2,12 @@
 
 use holdfast_shared::domain::message::{Answer, AnswerPart, Body, Content, Message};
 use holdfast_shared::domain::run::RunRequest;
-use holdfast_shared::domain::tool::{ToolCall, ToolReturn, ToolStatus};
+use holdfast_shared::domain::tool::{ToolCall, ToolReturn, ToolSpec, ToolStatus};
 use holdfast_shared::ports::model_client::{
     Image, ModelOptions, ModelRequest, Piece, ReasoningOptions, ToolChoice, ToolResult, Turn,
 };
 use holdfast_shared::ports::store::Context;
 use serde_json::{Value, json};
-
-use crate::tools;
 
 /// What a call whose result was never recorded is answered with, so that providers accept the history.
 const LOST_RESULT: &str = "The call was interrupted; whether it had an effect is unknown.";
@@ -22,13 +20,13 @@ pub const IMAGE_PLACEHOLDER: &str = "[image]";
 
 /// Builds the call for the next step.
 #[must_use]
-pub fn request(context: &Context, run: &RunRequest, window: u64) -> ModelRequest {
+pub fn request(context: &Context, run: &RunRequest, tools: Vec<ToolSpec>, window: u64) -> ModelRequest {
     let settings = &context.agent.settings;
     ModelRequest {
         model: run.override_model.clone().unwrap_or_else(|| settings.model.clone()),
         system: run.override_system.clone().unwrap_or_else(|| context.system_text()),
         turns: turns(context.messages.get(1..).unwrap_or_default(), result_chars(window)),
-        tools: tools::specs(&context.agent),
+        tools,
         tool_choice: ToolChoice::Auto,
         options: options(settings.model_settings.as_ref()),
     }
@@ -40,7 +38,9 @@ pub fn result_chars(window: u64) -> usize {
     usize::try_from(window.saturating_mul(4) / 5).unwrap_or(usize::MAX).max(RESULT_CHARS_AT_LEAST)
 }
 
-fn options(settings: Option<&Value>) -> ModelOptions {
+/// The sampling options in an agent's `model_settings`.
+#[must_use]
+pub fn options(settings: Option<&Value>) -> ModelOptions {
     let field = |name: &str| settings.and_then(|settings| settings.get(name)).filter(|value| !value.is_null());
     let tokens = |value: &Value| value.as_u64().and_then(|tokens| u32::try_from(tokens).ok());
     let reasoning = field("reasoning").or_else(|| field("thinking"));
@@ -67,7 +67,13 @@ fn options(settings: Option<&Value>) -> ModelOptions {
 /// The conversation as the model sees it: every call has a result, and every result a call.
 #[must_use]
 pub fn turns(messages: &[Message], result_chars: usize) -> Vec<Turn> {
-    let mut turns = Turns { turns: Vec::with_capacity(messages.len()), open: Vec::new(), result_chars };
+    let mut turns = Turns {
+        turns: Vec::with_capacity(messages.len()),
+        open: Vec::new(),
+        is_asked: false,
+        deferred: Vec::new(),
+        result_chars,
+    };
     let mut last_step = None;
     for message in messages {
         match &message.body {
@@ -81,8 +87,12 @@ pub fn turns(messages: &[Message], result_chars: usize) -> Vec<Turn> {
             // What was one answer of the model is one again.
             Body::ApprovalRequest(rest) if message.step_id.is_some() && message.step_id == last_step => {
                 turns.more_of_the_answer(rest);
+                turns.is_asked = true;
             }
-            Body::ApprovalRequest(answer) => turns.answer(answer),
+            Body::ApprovalRequest(answer) => {
+                turns.answer(answer);
+                turns.is_asked = true;
+            }
             Body::ToolReturns(returns) => turns.returns(returns, message),
             Body::Summary(summary) => {
                 let text = json!({
@@ -107,11 +117,20 @@ struct Turns {
     turns: Vec<Turn>,
     /// Calls of the last answer that have no result yet.
     open: Vec<ToolCall>,
+    /// Whether the client was asked about them: what it sends along with its answer stands before their results in the
+    /// history, and comes after them for the model.
+    is_asked: bool,
+    /// What was sent along.
+    deferred: Vec<Turn>,
     result_chars: usize,
 }
 
 impl Turns {
     fn push(&mut self, turn: Turn) {
+        if self.is_asked && !self.open.is_empty() && !matches!(turn, Turn::Assistant(_)) {
+            self.deferred.push(turn);
+            return;
+        }
         self.close();
         self.turns.push(turn);
     }
@@ -119,6 +138,7 @@ impl Turns {
     fn answer(&mut self, answer: &Answer) {
         self.push(Turn::Assistant(answer.clone()));
         self.open.clone_from(&answer.calls);
+        self.is_asked = false;
     }
 
     fn more_of_the_answer(&mut self, rest: &Answer) {
@@ -139,6 +159,7 @@ impl Turns {
         if !results.is_empty() {
             self.turns.push(Turn::ToolReturns(results));
         }
+        self.turns.append(&mut self.deferred);
     }
 
     fn close(&mut self) {
@@ -146,6 +167,7 @@ impl Turns {
         if !lost.is_empty() {
             self.turns.push(Turn::ToolReturns(lost));
         }
+        self.turns.append(&mut self.deferred);
     }
 
     fn lost(&mut self) -> Vec<ToolResult> {

@@ -1,3 +1,4 @@
 //! What a worker does besides its runs.
 
+pub mod approvals;
 pub mod rescue;

@@ -5,6 +5,7 @@ use holdfast_shared::domain::block::Block;
 use holdfast_shared::domain::builtin_tools::{
     CORE_MEMORY_APPEND, CORE_MEMORY_REPLACE, MEMORY_INSERT, MEMORY_REPLACE, MEMORY_RETHINK,
 };
+use holdfast_shared::domain::limits::TOOL_RETURN_CHARS;
 use holdfast_shared::domain::tool::{ToolCall, ToolReturn};
 use holdfast_shared::ports::store::EditOutcome;
 
@@ -23,7 +24,7 @@ pub(super) fn is_memory_tool(name: &str) -> bool {
 pub fn edit(blocks: &[Block], call: &ToolCall) -> EditOutcome {
     match new_value(blocks, call) {
         Ok((block, value)) => {
-            let tool_return = ToolReturn::success(call, cut(value.clone()));
+            let tool_return = ToolReturn::success(call, cut(value.clone(), TOOL_RETURN_CHARS));
             EditOutcome { change: Some((block.id, value)), tool_return }
         }
         Err(error) => EditOutcome { change: None, tool_return: error.into_return(call) },

@@ -1,17 +1,21 @@
-//! The tools that the server brings along, carried out.
+//! Tools, carried out: those that the server brings along, and those of its clients.
 
 mod memory;
 mod search;
 
+use std::time::Duration;
+
 use holdfast_shared::domain::Timestamp;
 use holdfast_shared::domain::agent::Agent;
-use holdfast_shared::domain::builtin_tools::{self, CONVERSATION_SEARCH};
+use holdfast_shared::domain::builtin_tools::CONVERSATION_SEARCH;
 use holdfast_shared::domain::ids::StepId;
 use holdfast_shared::domain::lease::Lease;
-use holdfast_shared::domain::limits::{TOOL_ERROR_CHARS, TOOL_RETURN_CHARS};
-use holdfast_shared::domain::tool::{ToolCall, ToolReturn, ToolSpec};
+use holdfast_shared::domain::limits::TOOL_ERROR_CHARS;
+use holdfast_shared::domain::tool::{Tool, ToolCall, ToolReturn, ToolSource};
 use holdfast_shared::ports::store::{Store, StoreError};
+use holdfast_shared::wire::event::ToolProgress;
 use serde_json::{Map, Value};
+use tokio::sync::mpsc;
 
 pub use memory::edit as edit_memory;
 use search::Search;
@@ -36,38 +40,122 @@ impl Executed {
     }
 }
 
-/// What a model is told of the agent's tools. Names that no tool has here are left out.
-#[must_use]
-pub fn specs(agent: &Agent) -> Vec<ToolSpec> {
-    let tools = agent.settings.tools.iter().filter_map(|name| builtin_tools::by_name(name));
-    tools.map(|tool| tool.spec.clone()).collect()
+/// A call that is to be carried out.
+pub struct Execution<'a> {
+    /// Blocks and messages.
+    pub store: &'a dyn Store,
+    /// The right to write for the run.
+    pub lease: &'a Lease,
+    /// The step.
+    pub step: StepId,
+    /// The call's place in the answer, from 0.
+    pub place: u32,
+    /// The call.
+    pub call: &'a ToolCall,
+    /// The tool that it calls.
+    pub tool: &'a Tool,
+    /// The agent.
+    pub agent: &'a Agent,
+    /// Now.
+    pub now: Timestamp,
+    /// Most time that it may take.
+    pub timeout: Duration,
+    /// Where it tells how far it is.
+    pub report: mpsc::Sender<Progress>,
 }
 
-/// Carries a call out; `call_index` is its place in the answer, from 0. A failing tool is a result like any other. Every
-/// call can be repeated: after a takeover, a memory edit that took effect answers with its recorded result.
-///
-/// # Errors
-/// The store could not be asked, or this worker does not hold the run any more; what came of the call is open then.
-pub async fn execute(
+/// How far a call is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// The call.
+    pub call_id: String,
+    /// How much is done.
+    pub progress: f64,
+    /// Of how much, if the tool knows.
+    pub total: Option<f64>,
+    /// What it does just now.
+    pub message: Option<String>,
+}
+
+impl Progress {
+    /// What a stream tells of it.
+    #[must_use]
+    pub fn shown(&self) -> ToolProgress<'_> {
+        let Self { call_id, progress, total, message } = self;
+        ToolProgress { tool_call_id: call_id, progress: *progress, total: *total, message: message.as_deref() }
+    }
+}
+
+/// Everything that carries tools out.
+#[derive(Default)]
+pub struct Toolbox {}
+
+impl Toolbox {
+    /// Carries a call out. A failing tool is a result like any other.
+    ///
+    /// # Errors
+    /// The store could not be asked, or this worker does not hold the run any more; what came of the call is open then.
+    pub async fn execute(&self, execution: Execution<'_>) -> Result<Executed, StoreError> {
+        let Execution { store, lease, step, place, call, tool, agent, now, timeout, .. } = execution;
+        let execution = async {
+            match &tool.source {
+                ToolSource::Builtin { .. } => builtin(store, lease, step, place, call, agent, now).await,
+                ToolSource::Python { .. } | ToolSource::Http(_) | ToolSource::Mcp { .. } => {
+                    Ok(Executed::Unrecorded(ToolError::NotFound.into_return(call)))
+                }
+            }
+        };
+        let executed = match tokio::time::timeout(timeout, execution).await {
+            Ok(executed) => executed?,
+            Err(_elapsed) => Executed::Unrecorded(timed_out(call, timeout)),
+        };
+        Ok(match executed {
+            Executed::Unrecorded(tool_return) => Executed::Unrecorded(within_limit(tool, tool_return)),
+            recorded @ Executed::Recorded(_) => recorded,
+        })
+    }
+}
+
+fn timed_out(call: &ToolCall, timeout: Duration) -> ToolReturn {
+    let text = format!(
+        "Error executing function {}: TimeoutError: no result within {} ms (HOLDFAST_TOOL_TIMEOUT_MS, or the tool's \
+         timeout_ms)",
+        call.name,
+        timeout.as_millis()
+    );
+    ToolReturn::error(call, text)
+}
+
+/// Carries a call of a built-in tool out. Every one can be repeated: after a takeover, a memory edit that took effect
+/// answers with its recorded result.
+async fn builtin(
     store: &dyn Store,
     lease: &Lease,
     step: StepId,
-    call_index: u32,
+    place: u32,
     call: &ToolCall,
     agent: &Agent,
     now: Timestamp,
 ) -> Result<Executed, StoreError> {
-    match plan(call, agent) {
+    match plan(call) {
         Plan::Answer(tool_return) => Ok(Executed::Unrecorded(tool_return)),
         Plan::EditMemory => {
             let edit = |blocks: &[_]| memory::edit(blocks, call);
-            store.edit_memory(lease, step, call_index, &call.id, now, &edit).await.map(Executed::Recorded)
+            store.edit_memory(lease, step, place, &call.id, now, &edit).await.map(Executed::Recorded)
         }
         Plan::Search(search) => {
             let found = store.search_messages(agent.id, &search.ask).await?;
             Ok(Executed::Unrecorded(search.result(call, &found, now)))
         }
     }
+}
+
+/// The arguments of a call as the JSON object that they have to be; models that need none may write nothing.
+///
+/// # Errors
+/// What the model is told instead of a result.
+pub fn read_arguments(call: &ToolCall) -> Result<Map<String, Value>, String> {
+    Arguments::read(call).map(|arguments| arguments.0).map_err(|error| error.into_return(call).text)
 }
 
 /// What a call needs.
@@ -81,10 +169,7 @@ enum Plan {
     Search(Search),
 }
 
-fn plan(call: &ToolCall, agent: &Agent) -> Plan {
-    if !agent.settings.tools.contains(&call.name) {
-        return Plan::Answer(not_offered(call, agent));
-    }
+fn plan(call: &ToolCall) -> Plan {
     match call.name.as_str() {
         name if memory::is_memory_tool(name) => Plan::EditMemory,
         CONVERSATION_SEARCH => {
@@ -94,25 +179,26 @@ fn plan(call: &ToolCall, agent: &Agent) -> Plan {
     }
 }
 
-/// The result of a call of a tool that the model was not offered.
-fn not_offered(call: &ToolCall, agent: &Agent) -> ToolReturn {
-    let offered = specs(agent);
-    let names: Vec<String> = offered.iter().map(|tool| format!("'{}'", tool.name)).collect();
-    let valid = names.join(", ");
-    let text = format!("[ToolConstraintError] Cannot call {}, valid tools include: [{valid}]", call.name);
-    ToolReturn::error(call, first_chars(&text, TOOL_ERROR_CHARS).to_owned())
+/// What the tool's limit leaves of its result. What a search finds is limited by itself.
+fn within_limit(tool: &Tool, tool_return: ToolReturn) -> ToolReturn {
+    if tool.spec.name == CONVERSATION_SEARCH {
+        return tool_return;
+    }
+    let limit = usize::try_from(tool.options.return_char_limit).unwrap_or(usize::MAX);
+    ToolReturn { text: cut(tool_return.text.clone(), limit), ..tool_return }
 }
 
 /// A result at its full length, or its start with a note (api/05 §5).
-fn cut(text: String) -> String {
-    let length = text.chars().count();
-    if length <= TOOL_RETURN_CHARS {
+fn cut(text: String, limit: usize) -> String {
+    if text.len() <= limit {
         return text;
     }
-    let start = first_chars(&text, TOOL_RETURN_CHARS);
-    format!(
-        "{start}\n[The result was cut: it has {length} characters, of which the first {TOOL_RETURN_CHARS} are shown.]"
-    )
+    let length = text.chars().count();
+    if length <= limit {
+        return text;
+    }
+    let start = first_chars(&text, limit);
+    format!("{start}\n[The result was cut: it has {length} characters, of which the first {limit} are shown.]")
 }
 
 fn first_chars(text: &str, count: usize) -> &str {
@@ -231,12 +317,10 @@ const fn kind(value: &Value) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_shared::domain::agent::AgentSettings;
     use holdfast_shared::domain::block::{Block, BlockDetails};
-    use holdfast_shared::domain::builtin_tools::{MEMORY_INSERT, MEMORY_RETHINK};
+    use holdfast_shared::domain::builtin_tools::{self, MEMORY_RETHINK};
     use holdfast_shared::domain::ids::Id;
     use holdfast_shared::domain::message::{Body, Labels, Message};
-    use holdfast_shared::domain::model::ModelHandle;
     use holdfast_shared::domain::tool::ToolStatus;
     use serde_json::json;
     use uuid::Uuid;
@@ -285,44 +369,12 @@ mod tests {
         }
     }
 
-    fn agent(tools: &[&str]) -> Agent {
-        Agent {
-            id: new_id(),
-            name: "agent".to_owned(),
-            settings: AgentSettings {
-                agent_type: "letta_v1_agent".to_owned(),
-                system: String::new(),
-                model: ModelHandle::demo(),
-                model_settings: None,
-                context_window_limit: None,
-                tools: tools.iter().map(|name| (*name).to_owned()).collect(),
-                tool_rules: Vec::new(),
-                secrets: std::collections::BTreeMap::new(),
-                tags: Vec::new(),
-                description: None,
-                metadata: None,
-                timezone: "UTC".to_owned(),
-                message_buffer_autoclear: false,
-                other: Map::new(),
-            },
-            blocks: Vec::new(),
-            tools: tools.iter().filter_map(|name| builtin_tools::by_name(name)).cloned().collect(),
-            message_ids: Vec::new(),
-            pending_approval: None,
-            last_stop_reason: None,
-            last_run_completion: None,
-            last_run_duration_ms: None,
-            created_at: time("2026-03-01T00:00:00Z"),
-            updated_at: time("2026-03-01T00:00:00Z"),
-        }
-    }
-
     /// The tools that have a specification, and those that are carried out, are the same.
     #[test]
     fn every_built_in_tool_is_carried_out() {
         for tool in builtin_tools::all() {
             let name = tool.spec.name.as_str();
-            let expected = match plan(&call(name, "{}"), &agent(&[name])) {
+            let expected = match plan(&call(name, "{}")) {
                 Plan::EditMemory => !tool.options.is_parallel,
                 Plan::Search(_) => tool.options.is_parallel,
                 Plan::Answer(_) => false,
@@ -333,34 +385,20 @@ mod tests {
 
     #[test]
     fn calls_that_fail_without_running() {
-        let agent = agent(&[CONVERSATION_SEARCH, MEMORY_INSERT, "elsewhere"]);
-        let offered = "valid tools include: ['conversation_search', 'memory_insert']";
-        for (name, arguments, expected) in [
-            ("nothing", "{}", format!("[ToolConstraintError] Cannot call nothing, {offered}")),
-            (MEMORY_RETHINK, "{}", format!("[ToolConstraintError] Cannot call memory_rethink, {offered}")),
-            ("elsewhere", "{}", "Tool not found".to_owned()),
-        ] {
-            let call = call(name, arguments);
-            assert_eq!(plan(&call, &agent), Plan::Answer(ToolReturn::error(&call, expected)), "{name}");
-        }
+        let unknown = call("elsewhere", "{}");
+        assert_eq!(plan(&unknown), Plan::Answer(ToolReturn::error(&unknown, "Tool not found".to_owned())));
         let call = call(CONVERSATION_SEARCH, "{\"query\": ");
-        let Plan::Answer(tool_return) = plan(&call, &agent) else { panic!("it was not read") };
+        let Plan::Answer(tool_return) = plan(&call) else { panic!("it was not read") };
         assert_eq!(tool_return.status, ToolStatus::Error);
         assert!(tool_return.text.contains("not valid JSON"), "{}", tool_return.text);
-    }
-
-    #[test]
-    fn an_agent_offers_what_is_here() {
-        let specs = specs(&agent(&[MEMORY_INSERT, "elsewhere", CONVERSATION_SEARCH]));
-        let names: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
-        assert_eq!(names, [MEMORY_INSERT, CONVERSATION_SEARCH]);
+        assert_eq!(read_arguments(&call).expect_err("no JSON"), tool_return.text);
     }
 
     #[test]
     fn long_results_are_cut_with_a_note() {
         let whole = "ä".repeat(TOOL_RETURN_CHARS);
-        assert_eq!(cut(whole.clone()), whole);
-        let shown = cut(format!("{whole}öö"));
+        assert_eq!(cut(whole.clone(), TOOL_RETURN_CHARS), whole);
+        let shown = cut(format!("{whole}öö"), TOOL_RETURN_CHARS);
         assert!(shown.starts_with(&format!("{whole}\n")), "the start is kept");
         assert!(shown.contains("50002") && shown.contains("50000"), "both lengths are told");
         let edited = memory::edit(

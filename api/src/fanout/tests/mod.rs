@@ -141,6 +141,7 @@ fn new_run(id: RunId, attachment: Attachment) -> Run {
             include_types: None,
             override_model: None,
             override_system: None,
+            speech: None,
             use_assistant_message: true,
             assistant_message_tool_name: "send_message".to_owned(),
             assistant_message_tool_kwarg: "message".to_owned(),

@@ -7,6 +7,7 @@ use crate::domain::agent::AgentSettings;
 use crate::domain::ids::Id as _;
 use crate::domain::lease::Lease;
 use crate::ports::store::{Compaction, StoreError};
+use crate::store::values;
 
 pub(super) async fn compact(store: &Adapter, lease: &Lease, compaction: &Compaction) -> Result<(), StoreError> {
     let mut tx = store.begin().await?;
@@ -57,6 +58,11 @@ pub(super) async fn compact(store: &Adapter, lease: &Lease, compaction: &Compact
         .await?;
     let place = agent.try_get::<i64, _>("last_position")? + 1;
     messages::insert(&mut tx, std::slice::from_ref(&compaction.summary), place, messages::Visibility::InContext)
+        .await?;
+    sqlx::query("UPDATE runs SET usage = $2 WHERE id = $1")
+        .bind(held.run.uuid())
+        .bind(values::document(&compaction.run_usage)?)
+        .execute(&mut *tx)
         .await?;
     let settings: AgentSettings = document(&agent, "settings")?;
     let blocks = agents::blocks(&mut tx, held.agent).await?;

@@ -43,7 +43,10 @@ pub(super) async fn accept(store: &Adapter, new: &NewRun) -> Result<Accepted, St
     if let Some(refusal) = approval_refusal(&mut tx, run).await? {
         return Ok(refusal);
     }
-    if let Some(active) = full_line(&mut tx, run.agent_id, new.max_queued).await? {
+    // There is always room for an answer: those that wait, wait for it.
+    if run.request.answering.is_none()
+        && let Some(active) = full_line(&mut tx, run.agent_id, new.max_queued).await?
+    {
         return Ok(Accepted::TooMany(active));
     }
     insert(&mut tx, new).await?;

@@ -28,6 +28,7 @@ pub async fn a_compaction_puts_a_summary_before_what_stays(store: SharedStore) {
         summary: Message { run_id: Some(run), step_id: Some(step), ..summary },
         dropped: before[1..3].iter().map(|message| message.id).collect(),
         at: now(),
+        run_usage: RunUsage { context_tokens: Some(40), ..RunUsage::default() },
         events: plain_events(4..=4),
     };
     store.compact(&lease, &compaction).await.expect("compacted");
@@ -36,7 +37,8 @@ pub async fn a_compaction_puts_a_summary_before_what_stays(store: SharedStore) {
     assert_eq!(texts(&after), ["system", "summary", "three", "four"]);
     assert_eq!(after[0].id, before[0].id);
     assert!(store.context(&lease).await.expect("readable").system_text().contains("- 3 earlier messages"));
-    assert_eq!(scene.run(run).await.archived, SeqId::new(4));
+    let compacted = scene.run(run).await;
+    assert_eq!((compacted.archived, compacted.usage), (SeqId::new(4), compaction.run_usage));
     let history = scene.history().await;
     assert_eq!(texts(&history), ["system", "one", "two", "waits", "summary", "three", "four"]);
 
@@ -49,6 +51,7 @@ pub async fn a_compaction_puts_a_summary_before_what_stays(store: SharedStore) {
         summary: Message { id: new_id(), ..compaction.summary.clone() },
         dropped: all,
         at: now(),
+        run_usage: RunUsage { context_tokens: Some(40), ..RunUsage::default() },
         events: Vec::new(),
     };
     store.compact(&next, &again).await.expect("compacted");

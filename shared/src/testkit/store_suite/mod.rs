@@ -288,6 +288,7 @@ fn new_run(tenant: &TenantId, agent: AgentId, text: &str) -> NewRun {
         include_types: None,
         override_model: None,
         override_system: None,
+        speech: None,
         use_assistant_message: true,
         assistant_message_tool_name: "send_message".to_owned(),
         assistant_message_tool_kwarg: "message".to_owned(),

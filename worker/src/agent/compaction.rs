@@ -1,0 +1,200 @@
+//! Carries compactions out: the summary call, the change in the store, what streams show of it (api/05 §7). What is taken
+//! out, and when, is decided in `compact`.
+
+use futures::StreamExt;
+use holdfast_shared::domain::compaction::{CompactionStats, CompactionTrigger, Summary};
+use holdfast_shared::domain::event::Event;
+use holdfast_shared::domain::message::{Body, Message};
+use holdfast_shared::ports::model_client::{ModelDelta, ModelError, ModelOptions, ModelRequest, ToolChoice};
+use holdfast_shared::ports::store::Compaction;
+use holdfast_shared::wire::event::CompactionNotice;
+use holdfast_shared::wire::message::{SliceHead, summary_slice};
+
+use super::attempt::{Attempt, Current, Interrupt, Waited, wait_for};
+use super::compact::{self, Ask, Cut, Fit, Gauge, Settings};
+
+/// What came of a compaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compacted {
+    /// The context is shorter.
+    Shorter,
+    /// The system message alone is larger than the window: nothing helps.
+    SystemTooLarge,
+    /// There was nothing to take out, or nobody to summarise it.
+    Not,
+}
+
+/// A compaction that is decided.
+struct Planned {
+    dropped: Vec<Message>,
+    summary: String,
+    tokens_after: u64,
+    kept: usize,
+}
+
+impl Attempt<'_> {
+    /// Whether the context is so full after a model call that it is to be compacted.
+    pub(super) fn is_nearly_full(&self) -> bool {
+        self.usage.context_tokens.is_some_and(|tokens| compact::should_compact(tokens, self.window))
+    }
+
+    /// Compacts a context that is nearly full. A failure stops no run: the next step tries again.
+    pub(super) async fn compact_after_step(&mut self, step: &Current) -> Result<(), Interrupt> {
+        self.compact(step, CompactionTrigger::PostStepContextCheck).await.map(|_| ())
+    }
+
+    /// Compacts a context that the provider refused.
+    pub(super) async fn compact_for_call(&mut self, step: &Current) -> Result<Waited<Compacted>, Interrupt> {
+        self.compact(step, CompactionTrigger::ContextWindowExceeded).await
+    }
+
+    async fn compact(&mut self, step: &Current, trigger: CompactionTrigger) -> Result<Waited<Compacted>, Interrupt> {
+        let wanted = self.context.agent.settings.other.get("compaction_settings");
+        let mut settings = Settings::read(&[wanted]);
+        let mut gauge = Gauge::new(self.window);
+        if let Some(tokens) = self.usage.context_tokens {
+            gauge = gauge.measured(&self.context.messages, tokens);
+        }
+        let messages = self.context.messages.clone();
+        let planned = loop {
+            let Some(cut) = compact::plan(&messages, &settings, self.window, &gauge) else {
+                return Ok(Waited::Done(self.hopeless(&messages, &gauge, trigger)));
+            };
+            let summary = match self.summarise(&settings, &cut).await? {
+                Waited::Done(Ok(summary)) => compact::clip(&summary, &settings),
+                Waited::Done(Err(error)) if trigger == CompactionTrigger::PostStepContextCheck => {
+                    tracing::warn!(run.id = %self.run.id, %error, "the context could not be summarised; the next step tries again");
+                    return Ok(Waited::Done(Compacted::Not));
+                }
+                Waited::Done(Err(error)) => {
+                    tracing::warn!(run.id = %self.run.id, %error, "earlier messages leave the context without a summary");
+                    compact::without_summary(&cut)
+                }
+                Waited::Cancelled => return Ok(Waited::Cancelled),
+            };
+            let planned = Planned::of(&cut, summary, &messages, &gauge);
+            let system = gauge.tokens(&messages[..1]);
+            let fit = compact::fit(system, planned.tokens_after.saturating_sub(system), self.window);
+            match (fit, settings.mode.wider()) {
+                (Fit::TooLarge, Some(wider)) => settings.mode = wider,
+                (Fit::SystemTooLarge, _) if trigger == CompactionTrigger::ContextWindowExceeded => {
+                    return Ok(Waited::Done(Compacted::SystemTooLarge));
+                }
+                _ => break planned,
+            }
+        };
+        self.carry_out(step, trigger, planned).await?;
+        Ok(Waited::Done(Compacted::Shorter))
+    }
+
+    /// What can be said of a context from which nothing can be taken.
+    fn hopeless(&self, messages: &[Message], gauge: &Gauge, trigger: CompactionTrigger) -> Compacted {
+        let (system, rest) = messages.split_at(messages.len().min(1));
+        let fit = compact::fit(gauge.tokens(system), gauge.tokens(rest), self.window);
+        if fit == Fit::SystemTooLarge && trigger == CompactionTrigger::ContextWindowExceeded {
+            Compacted::SystemTooLarge
+        } else {
+            Compacted::Not
+        }
+    }
+
+    /// Asks a model for a summary: the one of the settings, else the agent's.
+    async fn summarise(
+        &mut self,
+        settings: &Settings,
+        cut: &Cut<'_>,
+    ) -> Result<Waited<Result<String, ModelError>>, Interrupt> {
+        let Ask { system, turns } = compact::ask(settings, &self.context.system_text(), cut, self.window);
+        let request = ModelRequest {
+            model: settings.model.clone().unwrap_or_else(|| self.model()),
+            system,
+            turns,
+            tools: Vec::new(),
+            tool_choice: ToolChoice::Auto,
+            options: ModelOptions::default(),
+        };
+        let models = &self.services.models;
+        let answer = async {
+            let mut deltas = models.stream(request).await?;
+            let mut text = String::new();
+            while let Some(delta) = deltas.next().await {
+                if let ModelDelta::Text(new) = delta? {
+                    text.push_str(&new);
+                }
+            }
+            Ok(text)
+        };
+        let stop = (&self.cancel, &self.stopping.abandon);
+        wait_for(&mut self.writer, stop, answer).await
+    }
+
+    async fn carry_out(
+        &mut self,
+        step: &Current,
+        trigger: CompactionTrigger,
+        planned: Planned,
+    ) -> Result<(), Interrupt> {
+        let now = self.services.seams.now();
+        let before = self.context.messages.len();
+        let stats = CompactionStats {
+            trigger,
+            context_tokens_before: self.usage.context_tokens,
+            context_tokens_after: Some(planned.tokens_after),
+            context_window: self.window,
+            messages_count_before: before as u64,
+            // The system message and the summary stand before what is kept.
+            messages_count_after: planned.kept as u64 + 2,
+        };
+        let summary = Summary { text: planned.summary, stats };
+        let notice = CompactionNotice {
+            id: self.services.seams.uuid(),
+            at: now,
+            step: step.id,
+            trigger,
+            context_tokens: self.usage.context_tokens,
+            context_window: self.window,
+        };
+        self.usage.context_tokens = Some(planned.tokens_after);
+        let message = self.message(self.services.seams.id(), step.id, Body::Summary(summary));
+        let staged = self.stage_compaction(&notice, &message);
+        let mut events = self.writer.unarchived().to_vec();
+        events.extend_from_slice(&staged);
+        let compaction = Compaction {
+            summary: message,
+            dropped: planned.dropped.iter().map(|message| message.id).collect(),
+            at: now,
+            run_usage: self.usage,
+            events,
+        };
+        self.services.store.compact(&self.lease, &compaction).await?;
+        self.writer.committed(staged);
+        let dropped = compaction.dropped.len();
+        tracing::info!(run.id = %self.run.id, trigger = trigger.as_str(), dropped, "the context was compacted");
+        self.context = self.services.store.context(&self.lease).await?;
+        Ok(())
+    }
+
+    fn stage_compaction(&mut self, notice: &CompactionNotice, message: &Message) -> Vec<Event> {
+        let is_shown = self.run.request.include_compaction;
+        self.writer.stage(|encoder| {
+            let Body::Summary(summary) = &message.body else { return Vec::new() };
+            if !is_shown {
+                return Vec::new();
+            }
+            let head =
+                SliceHead { message: message.id, date: message.created_at, step: message.step_id, run: message.run_id };
+            let mut events = vec![encoder.compacted(notice)];
+            events.extend(encoder.message(summary_slice(&head, summary)));
+            events
+        })
+    }
+}
+
+impl Planned {
+    fn of(cut: &Cut<'_>, summary: String, messages: &[Message], gauge: &Gauge) -> Self {
+        // Four bytes are about a token, as the gauge has it before anything was measured.
+        let of_summary = summary.len().div_ceil(4) as u64;
+        let tokens_after = gauge.tokens(&messages[..1]) + of_summary + gauge.tokens(cut.kept);
+        Self { dropped: cut.dropped.to_vec(), summary, tokens_after, kept: cut.kept.len() }
+    }
+}
