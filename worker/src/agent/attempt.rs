@@ -23,8 +23,9 @@ use holdfast_shared::wire::message::{SliceHead, answer_slices, returns_slice};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{Assembly, End};
-use super::decide::{Next, StepFacts, after_step};
+use super::decide::{Called as Call, Next, StepFacts, Style, after_step};
 use super::prompt;
+use super::rules::{History, Rules};
 use crate::Services;
 use crate::consumer::Stopping;
 use crate::events::writer::{Fenced, Writer};
@@ -234,8 +235,7 @@ impl<'a> Attempt<'a> {
 
     /// Commits a step whose answer calls no tool.
     async fn finish_text(&mut self, step: &Current, answer: Answer, end: End) -> Result<bool, Interrupt> {
-        let facts = self.facts(step, &answer, end.is_cut);
-        let next = after_step(&facts);
+        let next = self.next(step, &[], end.is_cut);
         self.count(end.usage);
         let staged = self.stage_answer(step, &answer, &[]);
         let message = (!answer.is_empty()).then(|| self.message(step.message(), step, Body::Assistant(answer)));
@@ -267,7 +267,7 @@ impl<'a> Attempt<'a> {
         }
         let place = |tool_return: &ToolReturn| answer.calls.iter().position(|call| call.id == tool_return.call_id);
         returns.sort_by_key(place);
-        let next = after_step(&self.facts(step, &answer, false));
+        let next = self.next(step, &returns, false);
         self.count(usage);
         let message = self.message(self.services.seams.id(), step, Body::ToolReturns(returns));
         let staged = self.stage_answer(step, &answer, std::slice::from_ref(&message));
@@ -469,8 +469,21 @@ impl<'a> Attempt<'a> {
         RunEnd { outcome, at, closing: self.services.seams.id(), forgets_messages: false, events }
     }
 
-    fn facts<'b>(&self, step: &Current, answer: &'b Answer, is_cut: bool) -> StepFacts<'b> {
-        StepFacts { answer, is_cut, number: step.number, max_steps: self.run.request.max_steps }
+    fn next(&self, step: &Current, returns: &[ToolReturn], is_cut: bool) -> Next {
+        let of_run = self.context.messages.iter().filter(|message| message.run_id == Some(self.run.id));
+        let mut history = History::of(of_run);
+        returns.iter().for_each(|tool_return| history.push(tool_return));
+        let calls: Vec<Call<'_>> = returns.iter().map(Call::answered).collect();
+        after_step(&StepFacts {
+            style: Style::Current,
+            calls: &calls,
+            is_cut,
+            rules: &Rules::of(&self.context.agent, &self.run.request),
+            history: &history,
+            has_more_input: false,
+            number: step.number,
+            max_steps: self.run.request.max_steps,
+        })
     }
 
     fn count(&mut self, usage: Usage) {
@@ -529,7 +542,7 @@ async fn wait_for<T>(
 
 fn outcome(next: Next) -> Option<Outcome> {
     match next {
-        Next::Continue => None,
+        Next::Continue { .. } => None,
         Next::Stop(reason) => Some(Outcome::stopped(reason)),
     }
 }
