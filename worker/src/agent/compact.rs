@@ -239,7 +239,7 @@ pub fn plan<'m>(messages: &'m [Message], settings: &Settings, window: u64, gauge
     let share = settings.sliding_window_percentage;
     let room = window as f64 * (1.0 - share);
     let fits = |at: &usize| ((gauge.tokens(system) + gauge.tokens(&messages[*at..])) as f64) < room;
-    let mut cuts = sliding_cuts(messages, share, latest);
+    let mut cuts = sliding_cuts(messages, share);
     let sliding = settings.mode.wider().and_then(|_| cuts.find(fits));
     let at = sliding.unwrap_or(latest);
     (at > 1).then(|| Cut { dropped: &messages[1..at], kept: &messages[at..] })
@@ -247,11 +247,11 @@ pub fn plan<'m>(messages: &'m [Message], settings: &Settings, window: u64, gauge
 
 /// The cuts that a sliding compaction tries: a tenth more than the wanted share of the messages, and then a tenth more
 /// each time, moved back to where an answer of the model begins.
-fn sliding_cuts(messages: &[Message], share: f64, latest: usize) -> impl Iterator<Item = usize> {
+fn sliding_cuts(messages: &[Message], share: f64) -> impl Iterator<Item = usize> {
     let first = ((share * 100.0).round() as usize + 10).min(100);
     (first..=100).step_by(10).filter_map(move |percent| {
         let most = (messages.len() * percent + 50) / 100;
-        (2..=most.min(latest)).rev().find(|at| begins_answer(messages, *at))
+        (2..=most).rev().find(|at| begins_answer(messages, *at))
     })
 }
 
@@ -734,6 +734,15 @@ mod tests {
             // No result without its call, and no call that lost a result which it had.
             let (before, after) = (prompt::turns(&messages[1..], 5_000), prompt::turns(cut.kept, 5_000));
             prop_assert!(before.ends_with(&after), "{after:?} is not the end of {before:?}");
+            let stored = cut.kept.iter().map(|message| match &message.body {
+                Body::ToolReturns(returns) => returns.len(),
+                _ => 0,
+            });
+            let sent = after.iter().map(|turn| match turn {
+                Turn::ToolReturns(results) => results.iter().filter(|result| result.text.contains("zzz")).count(),
+                _ => 0,
+            });
+            prop_assert_eq!(stored.sum::<usize>(), sent.sum::<usize>());
             // A pending request stays, whole.
             if let Some(Item::Gated { free, gated, is_answered: false }) = items.last() {
                 let pending = cut.kept.iter().map(|message| match &message.body {

@@ -357,6 +357,8 @@ mod tests {
             (vec!["[\"message\"]"], vec![""]),
             (vec!["no JSON \"message\":\"x\""], vec![""]),
             (vec!["{}{\"message\":\"x\"}"], vec![""]),
+            (vec!["{\"x\":1},\"message\":\"x\""], vec![""]),
+            (vec!["{\"message\":\"\\ud83d\\u0041\\ud83d\\ud83d\\ude00\"}"], vec!["\u{fffd}A\u{fffd}😀"]),
             (vec!["{\"message\":\"\\ud83dx\\udc00\\uZ\"}"], vec!["\u{fffd}x\u{fffd}\u{fffd}Z"]),
         ] {
             assert_eq!(read("message", &fragments), expected, "{fragments:?}");

@@ -387,6 +387,9 @@ mod tests {
         serde_json::from_value(rules).expect("rules")
     }
 
+    /// Tools that were called, and their results.
+    type Results = &'static [(&'static str, &'static str)];
+
     fn called(results: &[(&str, &str)]) -> History {
         let mut history = History::default();
         for (name, text) in results {
@@ -417,7 +420,7 @@ mod tests {
     #[test]
     fn what_is_offered_follows_from_what_was_called() {
         let any = "load sort close file draft escalate find note log";
-        let table: &[(&str, &[(&str, &str)], &str, ToolChoice)] = &[
+        let table: &[(&str, Results, &str, ToolChoice)] = &[
             ("the first call", &[], "load", ToolChoice::Named("load".to_owned())),
             ("children", &[("load", "")], "sort close", ToolChoice::Required),
             ("a mapped result", &[("sort", "bug")], "file", ToolChoice::Named("file".to_owned())),
@@ -570,7 +573,7 @@ mod tests {
         }});
         let rules = parse(support());
         let rules = Rules::new(&rules, ATTACHED, []);
-        let table: &[(&str, &[(&str, &str)], &str, &str, Value)] = &[
+        let table: &[(&str, Results, &str, &str, Value)] = &[
             ("added", &[], "load", "{\"deep\":true}", json!({"deep": true, "ticket": "T-1"})),
             ("winning", &[], "load", "{\"ticket\":\"T-2\"}", json!({"ticket": "T-1"})),
             ("to nothing", &[], "load", "", json!({"ticket": "T-1"})),
