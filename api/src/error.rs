@@ -402,10 +402,17 @@ mod tests {
     #[tokio::test]
     async fn texts_hold_what_clients_search_for() {
         let run: RunId = format!("run-{UUID}").parse().expect("an id");
-        let message: MessageId = format!("message-{UUID}").parse().expect("an id");
+        let request: MessageId = format!("message-{UUID}").parse().expect("an id");
+        let pending = || {
+            let calls = vec![("call_1".to_owned(), "delete_file".to_owned())];
+            ApiError::PendingApproval(Box::new(PendingCalls { request, run: Some(run), calls }))
+        };
         for (error, needle) in [
             (ApiError::Busy(run), "is currently being processed"),
-            (ApiError::PendingApproval(message), "waiting for approval on a tool call"),
+            (pending(), "waiting for approval on a tool call"),
+            (pending(), "call_1 (delete_file)"),
+            (pending(), UUID),
+            (ApiError::BeingAnswered(run), "currently being processed"),
             (ApiError::NothingAwaitingApproval, "No tool call is currently awaiting approval"),
             (ApiError::TooLarge { limit: 5 }, "HOLDFAST_MAX_BODY_BYTES"),
         ] {

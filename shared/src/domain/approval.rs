@@ -165,8 +165,9 @@ mod tests {
         ] {
             let pending: Vec<ToolCall> = pending.into_iter().map(|id| ToolCall::new(id, "t", "{}")).collect();
             let got = check_answers(request(), &pending, answers);
-            let ids = got.as_ref().map(|answers| answers.iter().map(CallAnswer::call_id).collect());
-            assert_eq!(ids, expected.as_ref().map(Clone::clone), "{name}");
+            let ids = got.map(|answers| answers.iter().map(|answer| answer.call_id().to_owned()).collect::<Vec<_>>());
+            let expected = expected.map(|ids| ids.into_iter().map(str::to_owned).collect());
+            assert_eq!(ids, expected, "{name}");
         }
     }
 

@@ -369,6 +369,8 @@ mod tests {
             (vec!["[\"message\"]"], vec![""]),
             (vec!["no JSON \"message\":\"x\""], vec![""]),
             (vec!["{}{\"message\":\"x\"}"], vec![""]),
+            (vec!["{\"x\":1},\"message\":\"x\""], vec![""]),
+            (vec!["{\"message\":\"\\ud83d\\u0041\\ud83d\\ud83d\\ude00\"}"], vec!["\u{fffd}A\u{fffd}😀"]),
             (vec!["{\"message\":\"\\ud83dx\\udc00\\uZ\"}"], vec!["\u{fffd}x\u{fffd}\u{fffd}Z"]),
         ] {
             assert_eq!(read("message", &fragments), expected, "{fragments:?}");
@@ -434,7 +436,8 @@ mod tests {
             ends.extend([0, json.len()]);
             ends.sort_unstable();
             let fragments: Vec<&str> = ends.windows(2).map(|pair| &json[pair[0]..pair[1]]).collect();
-            prop_assert_eq!(Some(read("message", &fragments).concat().as_str()), parsed["message"].as_str());
+            let text = read("message", &fragments).concat();
+            prop_assert_eq!(Some(text.as_str()), parsed["message"].as_str());
         }
 
         #[test]

@@ -65,19 +65,6 @@ pub struct Offer {
     pub tool_choice: ToolChoice,
 }
 
-/// What is to become of a call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// It breaks a rule: it is answered with this text and not executed.
-    Refused(String),
-    /// It waits for the client, because the tool runs there.
-    Client,
-    /// It waits for the client's approval.
-    Gated,
-    /// It can run.
-    Free,
-}
-
 impl Offer {
     /// Whether a tool was offered.
     #[must_use]
@@ -134,17 +121,6 @@ impl<'a> Rules<'a> {
     #[must_use]
     pub fn allows_parallel(&self, is_wanted: bool) -> bool {
         is_wanted && self.rules.iter().all(|rule| rule.kind == ToolRuleKind::RequiresApproval)
-    }
-
-    /// What is to become of a call of a step that was made with this offer.
-    #[must_use]
-    pub fn judge(&self, history: &History, offer: &Offer, name: &str) -> Verdict {
-        match self.violation(history, offer, name) {
-            Some(text) => Verdict::Refused(text),
-            None if self.client.contains(&name) => Verdict::Client,
-            None if self.gates(name) => Verdict::Gated,
-            None => Verdict::Free,
-        }
     }
 
     /// The result of a call that was not offered, with the rules that forbid it; `None` if it was offered.
@@ -395,6 +371,9 @@ mod tests {
         serde_json::from_value(rules).expect("rules")
     }
 
+    /// Tools that were called, and their results.
+    type Results = &'static [(&'static str, &'static str)];
+
     fn called(results: &[(&str, &str)]) -> History {
         let mut history = History::default();
         for (name, text) in results {
@@ -425,7 +404,7 @@ mod tests {
     #[test]
     fn what_is_offered_follows_from_what_was_called() {
         let any = "load sort close file draft escalate find note log";
-        let table: &[(&str, &[(&str, &str)], &str, ToolChoice)] = &[
+        let table: &[(&str, Results, &str, ToolChoice)] = &[
             ("the first call", &[], "load", ToolChoice::Named("load".to_owned())),
             ("children", &[("load", "")], "sort close", ToolChoice::Required),
             ("a mapped result", &[("sort", "bug")], "file", ToolChoice::Named("file".to_owned())),
@@ -532,7 +511,7 @@ mod tests {
         history.push(&ToolReturn::refused(&call, "denied".to_owned()));
         assert_eq!((rules.offer(&history).names.len(), rules.missing_before_exit(&history)), (2, vec!["a"]));
         history.push(&ToolReturn::error(&call, "failed".to_owned()));
-        assert_eq!((rules.offer(&history).names, rules.missing_before_exit(&history)), (vec!["b"], vec![]));
+        assert_eq!((rules.offer(&history).names, rules.missing_before_exit(&history)), (vec!["b".to_owned()], vec![]));
     }
 
     #[test]
@@ -544,11 +523,10 @@ mod tests {
         let rules = Rules::new(&rules, ["a", "b", "c"], ["b", "z"]);
         let offer = rules.offer(&called(&[]));
         assert_eq!(offer.names, ["a", "c", "b", "z"]);
-        let verdict = |name: &str| rules.judge(&called(&[]), &offer, name);
-        assert_eq!([verdict("a"), verdict("b"), verdict("c")], [Verdict::Free, Verdict::Client, Verdict::Gated]);
-        assert!(matches!(verdict("x"), Verdict::Refused(_)));
+        assert_eq!(["a", "b", "c", "x"].map(|name| offer.allows(name)), [true, true, true, false]);
+        assert!(rules.violation(&called(&[]), &offer, "b").is_none());
         let next = rules.offer(&called(&[("a", "")]));
-        assert_eq!((next.names, next.tool_choice), (vec!["b", "z"], ToolChoice::Required));
+        assert_eq!((next.names, next.tool_choice), (vec!["b".to_owned(), "z".to_owned()], ToolChoice::Required));
     }
 
     #[test]
@@ -578,7 +556,7 @@ mod tests {
         }});
         let rules = parse(support());
         let rules = Rules::new(&rules, ATTACHED, []);
-        let table: &[(&str, &[(&str, &str)], &str, &str, Value)] = &[
+        let table: &[(&str, Results, &str, &str, Value)] = &[
             ("added", &[], "load", "{\"deep\":true}", json!({"deep": true, "ticket": "T-1"})),
             ("winning", &[], "load", "{\"ticket\":\"T-2\"}", json!({"ticket": "T-1"})),
             ("to nothing", &[], "load", "", json!({"ticket": "T-1"})),
@@ -655,11 +633,9 @@ mod tests {
     fn rules_say_what_follows_a_call() {
         let rules = parse(support());
         let rules = Rules::new(&rules, ATTACHED, []);
-        let of = |is: fn(&Rules<'_>, &str) -> bool| -> Vec<&str> {
-            ATTACHED.into_iter().filter(|name| is(&rules, name)).collect()
-        };
-        assert_eq!(of(Rules::is_terminal), ["send"]);
-        assert_eq!(of(Rules::gates), ["close"]);
-        assert_eq!(of(Rules::continues), ["load", "sort", "find", "note"]);
+        let those = |is: &dyn Fn(&str) -> bool| -> Vec<&str> { ATTACHED.into_iter().filter(|name| is(name)).collect() };
+        assert_eq!(those(&|name| rules.is_terminal(name)), ["send"]);
+        assert_eq!(those(&|name| rules.gates(name)), ["close"]);
+        assert_eq!(those(&|name| rules.continues(name)), ["load", "sort", "find", "note"]);
     }
 }

@@ -320,6 +320,7 @@ mod tests {
     use holdfast_shared::domain::block::{Block, BlockDetails};
     use holdfast_shared::domain::builtin_tools::{self, MEMORY_RETHINK};
     use holdfast_shared::domain::ids::Id;
+    use holdfast_shared::domain::limits::TOOL_RETURN_CHARS;
     use holdfast_shared::domain::message::{Body, Labels, Message};
     use holdfast_shared::domain::tool::ToolStatus;
     use serde_json::json;
