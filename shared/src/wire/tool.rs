@@ -336,17 +336,18 @@ fn split_types<'a>(name: &str, lists: impl Iterator<Item = &'a str>) -> Result<V
     words.map(known).collect()
 }
 
-/// A body that says whether a tool's calls wait for the client. Nothing else may stand in it.
+/// A body that says whether a tool's calls wait for the client. Nothing else may stand in it. The TypeScript SDK sends the
+/// name of its own argument.
 ///
 /// # Errors
 /// The form is wrong.
 pub fn parse_approval(body: &Value) -> Result<Option<bool>, BodyError> {
-    const NAME: &str = "requires_approval";
+    const NAMES: [&str; 2] = ["requires_approval", "body_requires_approval"];
     let body = Node::body(body)?;
-    if let Some((_, stranger)) = body.fields()?.into_iter().find(|(name, _)| *name != NAME) {
+    if let Some((_, stranger)) = body.fields()?.into_iter().find(|(name, _)| !NAMES.contains(name)) {
         return Err(stranger.malformed("is not known here, only 'requires_approval' is"));
     }
-    body.get(NAME).map(|is_required| is_required.boolean()).transpose()
+    NAMES.into_iter().find_map(|name| body.get(name)).map(|is_required| is_required.boolean()).transpose()
 }
 
 /// `Tool`
@@ -608,6 +609,7 @@ mod tests {
     fn an_approval_says_one_thing() {
         assert_eq!(parse_approval(&json!({})), Ok(None));
         assert_eq!(parse_approval(&json!({"requires_approval": true})), Ok(Some(true)));
+        assert_eq!(parse_approval(&json!({"body_requires_approval": false})), Ok(Some(false)));
         for body in [json!({"requires_approval": "yes"}), json!({"requires_approval": true, "other": null})] {
             assert!(matches!(parse_approval(&body), Err(BodyError::Malformed(_))), "{body}");
         }
