@@ -153,8 +153,11 @@ def test_rules_and_secrets_of_an_agent(client: Letta, tool: Tool) -> None:
             )
         assert "tool_rules[0].max_count_limit" in str(wrong.value)
         with pytest.raises(letta_client.BadRequestError) as unknown:
-            client.agents.update(made.id, tools=["no_such_tool"])
-        assert "no_such_tool" in str(unknown.value)
+            client.agents.update(made.id, tool_ids=[ABSENT])
+        assert ABSENT in str(unknown.value)
+        with pytest.raises(letta_client.BadRequestError) as unnamed:
+            client.agents.create(tools=["no_such_tool"])
+        assert "no_such_tool" in str(unnamed.value)
     finally:
         client.agents.delete(made.id)
 

@@ -275,7 +275,7 @@ test('a tool is attached, approved and detached', async () => {
   const detached = await client.agents.tools.detach(tool.id, { agent_id: agent.id });
   assert.ok(!detached.tools.some((one) => one.id === tool.id));
   const rules = [{ type: 'max_count_per_step', tool_name: 'sdk_attached', max_count_limit: 2 }];
-  const ruled = await client.agents.update(agent.id, { tools: ['sdk_attached'], tool_rules: rules, secrets: { KEY: 'never-shown' } });
+  const ruled = await client.agents.update(agent.id, { tool_ids: [tool.id], tool_rules: rules, secrets: { KEY: 'never-shown' } });
   assert.equal(ruled.tool_rules[0].max_count_limit, 2);
   assert.deepEqual(ruled.secrets.map((secret) => [secret.key, secret.value]), [['KEY', '']]);
   await client.tools.delete(tool.id);
@@ -285,7 +285,8 @@ test('a tool is attached, approved and detached', async () => {
   await assert.rejects(approve('nothing', true), NotFoundError);
   const wrong = [{ type: 'max_count_per_step', tool_name: 'x', max_count_limit: 0 }];
   await assert.rejects(client.agents.update(agent.id, { tool_rules: wrong }), UnprocessableEntityError);
-  await assert.rejects(client.agents.update(agent.id, { tools: ['no_such_tool'] }), BadRequestError);
+  await assert.rejects(client.agents.update(agent.id, { tool_ids: [tool.id] }), BadRequestError);
+  await assert.rejects(client.agents.create({ tools: ['no_such_tool'] }), BadRequestError);
 });
 
 test('core memory is read and written by label', async () => {
