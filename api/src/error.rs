@@ -75,6 +75,8 @@ pub enum ApiError {
     NoModel(ModelHandle),
     /// No such thing; holds its name.
     Unknown(&'static str),
+    /// Another block of the agent has the label.
+    LabelTaken(String),
     /// A message came while a tool call waits for approval.
     PendingApproval(Box<PendingCalls>),
     /// An answer came while no call waits for one.
@@ -126,7 +128,7 @@ impl From<BodyError> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::UnknownCursor => Self::Unknown("the cursor of the page"),
+            StoreError::UnknownCursor => Self::UNKNOWN_CURSOR,
             StoreError::Unavailable(source) => Self::StoreUnavailable(source.to_string()),
             StoreError::Fenced | StoreError::Corrupt(_) => Self::Internal(error.to_string()),
         }
@@ -143,6 +145,9 @@ impl From<LogError> for ApiError {
 }
 
 impl ApiError {
+    /// The cursor of a page names nothing in the list.
+    pub(crate) const UNKNOWN_CURSOR: Self = Self::Unknown("the cursor of the page");
+
     /// What fan-out says of a run.
     pub(crate) fn of_fanout(error: FanoutError, run: RunId) -> Self {
         match error {
@@ -165,9 +170,11 @@ impl ApiError {
                 StatusCode::NOT_FOUND
             }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::PendingApproval(_) | Self::BeingAnswered(_) | Self::Busy(_) | Self::NothingToCancel(_) => {
-                StatusCode::CONFLICT
-            }
+            Self::LabelTaken(_)
+            | Self::PendingApproval(_)
+            | Self::BeingAnswered(_)
+            | Self::Busy(_)
+            | Self::NothingToCancel(_) => StatusCode::CONFLICT,
             Self::EventsGone(_) => StatusCode::GONE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BadPathId(_) | Self::Malformed(_) | Self::KeyReused(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -181,7 +188,7 @@ impl ApiError {
     const fn forbids_retry(&self) -> bool {
         match self {
             // Waiting does not help.
-            Self::PendingApproval(_) | Self::BeingAnswered(_) | Self::NothingToCancel(_) => true,
+            Self::LabelTaken(_) | Self::PendingApproval(_) | Self::BeingAnswered(_) | Self::NothingToCancel(_) => true,
             // The request was accepted and carried out: a repeat would give the agent the same input again.
             Self::RunFailed(..) => true,
             Self::Unauthorized
@@ -249,6 +256,9 @@ impl ApiError {
             Self::NoRun(run) => detail(&format!("Run with id {run} not found"), None),
             Self::NoModel(model) => coded(NotFound, &format!("the model '{model}' is not known; see GET /v1/models/")),
             Self::Unknown(what) => coded(NotFound, &format!("{what} was not found")),
+            Self::LabelTaken(label) => {
+                coded(Conflict, &format!("the agent has another block with the label '{label}'; choose another one"))
+            }
             Self::PendingApproval(pending) => pending_approval(pending),
             Self::BeingAnswered(run) => detail(
                 &format!(
@@ -376,6 +386,9 @@ mod tests {
         check(ApiError::Malformed("body: x".to_owned()), 422, none, json!({"detail": "body: x", "trace_id": ""})).await;
         let nothing = format!("CONFLICT: No active runs to cancel for agent {agent}");
         check(ApiError::NothingToCancel(agent), 409, (Some("false"), None), json!({"detail": nothing})).await;
+        let taken = "CONFLICT: the agent has another block with the label 'human'; choose another one";
+        let error = ApiError::LabelTaken("human".to_owned());
+        check(error, 409, (Some("false"), None), json!({"detail": taken})).await;
         let awaiting = "INVALID_ARGUMENT: No tool call is currently awaiting approval on this agent.";
         check(ApiError::NothingAwaitingApproval, 400, none, json!({"detail": awaiting})).await;
         let not_background =

@@ -1,10 +1,10 @@
 //! What handlers take from a request, with refusals in our shape.
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use holdfast_shared::domain::ids::{AgentId, Id, RunId};
+use holdfast_shared::domain::ids::{AgentId, Id, RunId, ToolId};
 use holdfast_shared::domain::message::MessageType;
 use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::tenant::TenantId;
@@ -34,8 +34,31 @@ impl FromRequestParts<App> for AgentPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let text = path_text(parts, app).await;
+        let text = path_text(parts, app, "agent_id").await;
         text.and_then(|text| text.parse().ok()).map(Self).ok_or(ApiError::BadPathId(AgentId::PREFIX))
+    }
+}
+
+/// The tool in the path.
+pub(crate) struct ToolPath(pub(crate) ToolId);
+
+impl FromRequestParts<App> for ToolPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let text = path_text(parts, app, "tool_id").await;
+        text.and_then(|text| text.parse().ok()).map(Self).ok_or(ApiError::BadPathId(ToolId::PREFIX))
+    }
+}
+
+/// The name in the path: of a tool, or a block's label.
+pub(crate) struct NamePath(pub(crate) String);
+
+impl FromRequestParts<App> for NamePath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        path_text(parts, app, "name").await.map(Self).ok_or(ApiError::NoRoute)
     }
 }
 
@@ -46,13 +69,15 @@ impl FromRequestParts<App> for RunPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let text = path_text(parts, app).await;
+        let text = path_text(parts, app, "run_id").await;
         text.and_then(|text| text.parse().ok()).map(Self).ok_or(ApiError::BadRunId)
     }
 }
 
-async fn path_text(parts: &mut Parts, app: &App) -> Option<String> {
-    Path::<String>::from_request_parts(parts, app).await.ok().map(|Path(text)| text)
+/// A part of the path by the name that the router gives it.
+async fn path_text(parts: &mut Parts, app: &App, name: &str) -> Option<String> {
+    let path = RawPathParams::from_request_parts(parts, app).await.ok()?;
+    path.iter().find(|(key, _)| *key == name).map(|(_, text)| text.to_owned())
 }
 
 /// A body that must be a JSON object; what clients declare as its type does not matter.
@@ -126,6 +151,11 @@ impl QueryFields {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// The words of a key that can repeat and whose values can be lists, separated by commas.
+    pub(crate) fn listed<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.all(name).flat_map(|value| value.split(',')).map(str::trim).filter(|word| !word.is_empty())
+    }
+
     /// A value of a closed set.
     pub(crate) fn word<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ApiError> {
         self.one(name).map(|value| parse(value).ok_or_else(|| refuse(name, value))).transpose()
@@ -147,8 +177,12 @@ impl QueryFields {
 
     /// An id.
     pub(crate) fn id<I: Id>(&self, name: &str) -> Result<Option<I>, ApiError> {
-        let Some(value) = self.one(name) else { return Ok(None) };
-        value.parse().map(Some).map_err(|error| ApiError::Malformed(format!("query.{name}: {error}")))
+        self.one(name).map(|value| read_id(name, value)).transpose()
+    }
+
+    /// The ids of a key that can repeat and whose values can be lists, separated by commas.
+    pub(crate) fn ids<I: Id>(&self, name: &str) -> Result<Vec<I>, ApiError> {
+        self.listed(name).map(|value| read_id(name, value)).collect()
     }
 
     /// The order that was asked for, if any.
@@ -182,6 +216,10 @@ impl QueryFields {
         let types = self.words("include_return_message_types", message_type)?;
         Ok((!types.is_empty()).then_some(types))
     }
+}
+
+fn read_id<I: Id>(name: &str, value: &str) -> Result<I, ApiError> {
+    value.parse().map_err(|error| ApiError::Malformed(format!("query.{name}: {error}")))
 }
 
 fn refuse(name: &str, value: &str) -> ApiError {

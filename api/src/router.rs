@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, any, get, patch, post};
 use axum::{Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 
 use crate::error::ApiError;
-use crate::routes::{agents, health, messages, models, runs};
+use crate::routes::{agents, blocks, health, messages, models, runs, tools};
 use crate::{App, Options, Services, auth};
 
 /// The whole API. Every path is served with and without a trailing slash, and nothing is redirected (api/00 §2).
@@ -18,7 +18,7 @@ pub fn router(services: Services, options: Options) -> Router {
     let max_body_bytes = options.max_body_bytes;
     let app = App { services: Arc::new(services), options: Arc::new(options) };
 
-    let routes: [(&str, MethodRouter<App>); 18] = [
+    let routes: [(&str, MethodRouter<App>); 32] = [
         ("/v1/health", get(health::health)),
         ("/v1/ready", get(health::ready)),
         ("/v1/models", get(models::list)),
@@ -29,6 +29,21 @@ pub fn router(services: Services, options: Options) -> Router {
         ("/v1/agents/{agent_id}/messages/stream", post(messages::stream)),
         ("/v1/agents/{agent_id}/messages/async", post(messages::create_async)),
         ("/v1/agents/{agent_id}/messages/cancel", post(messages::cancel)),
+        ("/v1/agents/{agent_id}/recompile", post(agents::recompile)),
+        ("/v1/agents/{agent_id}/core-memory", get(blocks::memory)),
+        ("/v1/agents/{agent_id}/core-memory/blocks", get(blocks::list)),
+        ("/v1/agents/{agent_id}/core-memory/blocks/{name}", get(blocks::retrieve).patch(blocks::update)),
+        ("/v1/agents/{agent_id}/tools", get(tools::list_attached)),
+        ("/v1/agents/{agent_id}/tools/attach/{tool_id}", patch(tools::attach)),
+        ("/v1/agents/{agent_id}/tools/detach/{tool_id}", patch(tools::detach)),
+        ("/v1/agents/{agent_id}/tools/approval/{name}", patch(tools::set_approval)),
+        ("/v1/tools", get(tools::list).post(tools::put).put(tools::put)),
+        ("/v1/tools/count", get(tools::count)),
+        ("/v1/tools/{tool_id}", get(tools::retrieve).patch(tools::update).delete(tools::delete)),
+        // Not served; without these lines they would be taken for the id of a tool.
+        ("/v1/tools/search", any(no_route)),
+        ("/v1/tools/run", any(no_route)),
+        ("/v1/tools/add-base-tools", any(no_route)),
         ("/v1/runs", get(runs::list)),
         ("/v1/runs/{run_id}", get(runs::retrieve)),
         ("/v1/runs/{run_id}/messages", get(runs::messages)),

@@ -8,8 +8,9 @@ CREATE TABLE tools (
     description TEXT NOT NULL,
     -- JSON Schema of the arguments.
     parameters TEXT NOT NULL,
-    -- How it is carried out.
+    -- How it is carried out, and the contract's word for that kind, by which lists are filtered.
     source TEXT NOT NULL,
+    tool_type TEXT NOT NULL,
     options TEXT NOT NULL,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL

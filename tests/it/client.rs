@@ -97,6 +97,16 @@ impl Client {
             .await
     }
 
+    /// PUT with a JSON body
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.answer(self.request(reqwest::Method::PUT, path).json(body)).await
+    }
+
+    /// PATCH without a body
+    pub async fn patch_bare(&self, path: &str) -> Answer {
+        self.answer(self.request(reqwest::Method::PATCH, path)).await
+    }
+
     /// PATCH with a JSON body
     pub async fn patch(&self, path: &str, body: &Value) -> Answer {
         self.answer(self.request(reqwest::Method::PATCH, path).json(body)).await

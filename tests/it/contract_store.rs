@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use holdfast_shared::ports::store::{Store, StoreError};
+use holdfast_shared::domain::ids::{AgentId, Id};
+use holdfast_shared::domain::message::Body;
+use holdfast_shared::domain::page::{Order, Page};
+use holdfast_shared::domain::tenant::TenantId;
+use holdfast_shared::domain::tool::ToolCall;
+use holdfast_shared::ports::store::{AgentFilter, Store, StoreError};
 use holdfast_shared::store::{PostgresStore, SqliteStore};
 
 use crate::services::Database;
@@ -123,4 +128,65 @@ async fn sqlite_refuses_half_states() {
     drop(SqliteStore::open(&path).await.expect("a store"));
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
     refuses_half_states!(sqlx::SqlitePool::connect_with(options).await.expect("a connection"));
+}
+
+/// A question that waits, as the commit of the run that asks leaves it.
+const QUESTION: &str = r#"{"ApprovalRequest":{"parts":[],"calls":[{"id":"call_1","name":"look","arguments":"{}"}]}}"#;
+const ASK: [&str; 2] = [
+    "INSERT INTO messages (id, agent_id, role, body, labels, folded, in_context, position, created_at) \
+     SELECT $1, id, 'approval', $2, '{}', '', TRUE, 1, 7 FROM agents",
+    "UPDATE agents SET pending_approval = $1, approval_deadline = 9",
+];
+
+macro_rules! shows_what_waits {
+    ($store:expr, $pool:expr) => {
+        let (store, pool): (_, _) = ($store, $pool);
+        let tenant = TenantId::default();
+        let (asked, quiet) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
+        let request = uuid::Uuid::new_v4();
+        let settings = serde_json::json!({
+            "agent_type": "letta_v1_agent", "system": "", "model": "holdfast/demo", "model_settings": null,
+            "context_window_limit": null, "tools": [], "tool_rules": [], "tags": [], "description": null,
+            "metadata": null, "timezone": "UTC", "message_buffer_autoclear": false,
+        });
+        let insert = AGENT.replace("'{}'", &format!("'{settings}'"));
+        sqlx::query(sqlx::AssertSqlSafe(insert.clone())).bind(asked).execute(&pool).await.expect("an agent");
+        sqlx::query(ASK[0]).bind(request).bind(QUESTION).execute(&pool).await.expect("a message");
+        sqlx::query(ASK[1]).bind(request).execute(&pool).await.expect("a question");
+        sqlx::query(sqlx::AssertSqlSafe(insert)).bind(quiet).execute(&pool).await.expect("an agent");
+
+        let agent = store.agent(&tenant, AgentId::from_uuid(asked)).await.expect("readable").expect("known");
+        let pending = agent.pending_approval.clone().expect("a question");
+        assert_eq!(pending.request.id.uuid(), request);
+        assert_eq!(pending.deadline.map(|at| at.timestamp_micros()), Some(9));
+        let Body::ApprovalRequest(answer) = &pending.request.body else { panic!("{pending:?}") };
+        assert_eq!(answer.calls, [ToolCall::new("call_1", "look", "{}")]);
+        let neighbour = store.agent(&tenant, AgentId::from_uuid(quiet)).await.expect("readable").expect("known");
+        assert_eq!(neighbour.pending_approval, None);
+        let page = Page { after: None, before: None, limit: 10, order: Order::Ascending };
+        let listed = store.agents(&tenant, &AgentFilter::default(), &page).await.expect("readable");
+        assert_eq!(listed.iter().filter(|agent| agent.pending_approval.is_some()).count(), 1);
+        assert!(listed.contains(&agent));
+        pool.close().await;
+    };
+}
+
+#[tokio::test]
+async fn postgres_shows_what_waits_for_an_answer() {
+    let database = Database::create().await;
+    let pool = sqlx::PgPool::connect(&database.url).await.expect("a connection");
+    let store = PostgresStore::from_pool(pool.clone());
+    store.migrate().await.expect("a schema");
+    shows_what_waits!(store, pool);
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn sqlite_shows_what_waits_for_an_answer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("holdfast.db");
+    let store = SqliteStore::open(&path).await.expect("a store");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let pool = sqlx::SqlitePool::connect_with(options).await.expect("a connection");
+    shows_what_waits!(store, pool);
 }

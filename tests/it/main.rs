@@ -13,3 +13,4 @@ mod sdk;
 mod services;
 mod settings;
 mod tidy;
+mod tools_api;

@@ -14,10 +14,11 @@ use holdfast_shared::domain::page::Order;
 use holdfast_shared::domain::prompt::{self, PromptFacts};
 use holdfast_shared::ports::seams::Seams;
 use holdfast_shared::ports::store::{AgentChange, AgentFilter};
-use holdfast_shared::wire::agent::{CreateAgent, NewBlock, UpdateAgent, agent_state};
+use holdfast_shared::wire::agent::{CreateAgent, UpdateAgent, agent_state};
+use holdfast_shared::wire::block::NewBlock;
 use serde_json::{Value, json};
 
-use super::KnownModels;
+use super::{KnownModels, tools};
 use crate::App;
 use crate::commands::cancel_runs;
 use crate::error::ApiError;
@@ -34,9 +35,11 @@ pub(crate) async fn create(
         Some(model) => known_model(&app, model).await?.clone(),
         None => services.catalogue.default_model(),
     };
-    let settings = wanted.settings(model);
+    let tools = tools::resolve(&app, &tenant, &wanted.tools()).await?;
+    let settings = wanted.settings(model, &tools);
     let now = services.seams.now();
-    let (agent, system) = new_agent(wanted.name, settings, wanted.blocks, now, &services.seams);
+    let (mut agent, system) = new_agent(wanted.name, settings, wanted.blocks, now, &services.seams);
+    agent.tools = tools;
     services.store.create_agent(&tenant, &agent, &system).await?;
     tracing::info!(agent.id = %agent.id, "an agent was created");
     show(&app, &agent).await
@@ -99,8 +102,13 @@ pub(crate) async fn update(
         let text = "INVALID_ARGUMENT: body.block_ids: an agent's blocks cannot be exchanged";
         return Err(ApiError::Unacceptable(text.to_owned()));
     }
+    let tools = match &wanted.tools {
+        Some(tools) => Some(tools::resolve(&app, &tenant, tools).await?),
+        None => None,
+    };
+    let edit = |before: &AgentSettings| wanted.settings(before, tools.as_deref());
     let change =
-        AgentChange { settings: wanted.settings(&agent.settings), name: wanted.name, message_ids: wanted.message_ids };
+        AgentChange { name: wanted.name.clone(), settings: Some(&edit), message_ids: wanted.message_ids.clone() };
     let changed = services.store.change_agent(&tenant, id, &change, services.seams.now()).await?;
     show(&app, &changed.ok_or(ApiError::NoAgent)?).await
 }
@@ -120,7 +128,21 @@ pub(crate) async fn delete(
     Ok(Json(json!({"message": format!("Agent id={id} successfully deleted")})))
 }
 
-async fn show(app: &App, agent: &Agent) -> Result<Json<Value>, ApiError> {
+/// Compiles the system message anew. It always tells the time of this compile, which is what the line in it means, so
+/// that `update_timestamp` changes nothing.
+pub(crate) async fn recompile(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    AgentPath(id): AgentPath,
+    query: QueryFields,
+) -> Result<Json<String>, ApiError> {
+    query.boolean("update_timestamp")?;
+    let is_kept = !query.boolean("dry_run")?.unwrap_or(false);
+    let text = app.services.store.recompile(&tenant, id, is_kept, app.services.seams.now()).await?;
+    text.map(Json).ok_or(ApiError::NoAgent)
+}
+
+pub(super) async fn show(app: &App, agent: &Agent) -> Result<Json<Value>, ApiError> {
     let models = KnownModels::of(app).await;
     Ok(Json(agent_state(agent, &models.get(&agent.settings.model))))
 }

@@ -7,10 +7,12 @@ use holdfast_shared::wire::model::ModelFacts;
 use crate::App;
 
 pub(crate) mod agents;
+pub(crate) mod blocks;
 pub(crate) mod health;
 pub(crate) mod messages;
 pub(crate) mod models;
 pub(crate) mod runs;
+pub(crate) mod tools;
 
 /// What the catalogue knows, as answers show it.
 fn facts(info: ModelInfo) -> ModelFacts {

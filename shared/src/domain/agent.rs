@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::block::Block;
+use super::builtin_tools;
 use super::ids::{AgentId, MessageId};
 use super::message::Message;
 use super::model::ModelHandle;
 use super::secret::Secret;
 use super::stop_reason::StopReason;
 use super::tool::Tool;
-use super::tool_rule::ToolRule;
+use super::tool_rule::{ToolRule, ToolRuleKind};
 
 /// An agent with its blocks.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,4 +101,129 @@ pub struct AgentSettings {
 #[must_use]
 pub fn talks_by_tool(agent_type: &str) -> bool {
     matches!(agent_type, "memgpt_agent" | "memgpt_v2_agent")
+}
+
+impl AgentSettings {
+    /// Attaches a tool behind the others. A tool that wants approval by default brings the rule that says so (api/04
+    /// §1.2). For a tool that is attached already nothing changes: a rule that the client took away stays away.
+    pub fn attach(&mut self, tool: &Tool) {
+        let name = &tool.spec.name;
+        if self.tools.contains(name) {
+            return;
+        }
+        self.tools.push(name.clone());
+        if tool.options.default_requires_approval == Some(true) {
+            self.set_approval(name, true);
+        }
+    }
+
+    /// Detaches a tool. Its rules stay, without effect until it is attached again (api/04 §2).
+    pub fn detach(&mut self, name: &str) {
+        self.tools.retain(|attached| attached != name);
+    }
+
+    /// Says whether calls of a tool wait for the client.
+    pub fn set_approval(&mut self, name: &str, is_required: bool) {
+        let is_rule = |rule: &ToolRule| rule.tool_name == name && rule.kind == ToolRuleKind::RequiresApproval;
+        if !is_required {
+            self.tool_rules.retain(|rule| !is_rule(rule));
+        } else if !self.tool_rules.iter().any(is_rule) {
+            self.tool_rules.push(ToolRule::requires_approval(name));
+        }
+    }
+
+    /// Takes away what names a tool that is no more: another one of that name is another tool. Whether anything did.
+    pub fn forget_tool(&mut self, name: &str) -> bool {
+        let before = (self.tools.len(), self.tool_rules.len());
+        self.detach(name);
+        self.tool_rules.retain(|rule| rule.tool_name != name);
+        before != (self.tools.len(), self.tool_rules.len())
+    }
+
+    /// Adds the rules that come with the built-in tools that are attached (api/05 §4): a tool that ends the agent's turn
+    /// ends the run, after any other it goes on. A tool for which the client said one of both keeps what it said.
+    pub fn add_base_tool_rules(&mut self) {
+        for name in &self.tools {
+            let Some(kind) = builtin_tools::base_rule(name) else { continue };
+            let is_decided = self.tool_rules.iter().any(|rule| {
+                rule.tool_name == *name && matches!(rule.kind, ToolRuleKind::ExitLoop | ToolRuleKind::ContinueLoop)
+            });
+            if !is_decided {
+                self.tool_rules.push(ToolRule { tool_name: name.clone(), kind, prompt_template: None });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> AgentSettings {
+        AgentSettings {
+            agent_type: "letta_v1_agent".to_owned(),
+            system: String::new(),
+            model: ModelHandle::demo(),
+            model_settings: None,
+            context_window_limit: None,
+            tools: Vec::new(),
+            tool_rules: Vec::new(),
+            secrets: BTreeMap::new(),
+            tags: Vec::new(),
+            description: None,
+            metadata: None,
+            timezone: "UTC".to_owned(),
+            message_buffer_autoclear: false,
+            other: serde_json::Map::new(),
+        }
+    }
+
+    fn tool(name: &str, default_requires_approval: Option<bool>) -> Tool {
+        let mut tool = builtin_tools::all()[0].clone();
+        name.clone_into(&mut tool.spec.name);
+        tool.options.default_requires_approval = default_requires_approval;
+        tool
+    }
+
+    #[test]
+    fn a_tool_that_wants_approval_brings_the_rule_once() {
+        let mut agent = settings();
+        agent.attach(&tool("plain", Some(false)));
+        agent.attach(&tool("guarded", Some(true)));
+        agent.attach(&tool("guarded", Some(true)));
+        assert_eq!(agent.tools, ["plain", "guarded"]);
+        assert_eq!(agent.tool_rules, [ToolRule::requires_approval("guarded")]);
+        agent.set_approval("guarded", false);
+        agent.attach(&tool("guarded", Some(true)));
+        assert_eq!(agent.tool_rules, [], "what the client took away stays away");
+    }
+
+    #[test]
+    fn detaching_leaves_the_rules_and_forgetting_does_not() {
+        let mut agent = settings();
+        agent.attach(&tool("one", None));
+        agent.attach(&tool("two", Some(true)));
+        agent.set_approval("one", true);
+        agent.detach("one");
+        assert_eq!((agent.tools.len(), agent.tool_rules.len()), (1, 2));
+        assert!(agent.forget_tool("one"));
+        assert!(!agent.forget_tool("one"));
+        assert_eq!(agent.tool_rules, [ToolRule::requires_approval("two")]);
+    }
+
+    #[test]
+    fn base_rules_concern_what_is_attached_and_not_decided() {
+        let mut agent = settings();
+        for name in ["send_message", "memory_insert", "conversation_search", "custom"] {
+            agent.attach(&tool(name, None));
+        }
+        let rule = |name: &str, kind| ToolRule { tool_name: name.to_owned(), kind, prompt_template: None };
+        let own = rule("memory_insert", ToolRuleKind::ExitLoop);
+        agent.tool_rules.push(own.clone());
+        for _ in 0..2 {
+            agent.add_base_tool_rules();
+            let search = rule("conversation_search", ToolRuleKind::ContinueLoop);
+            assert_eq!(agent.tool_rules, [own.clone(), rule("send_message", ToolRuleKind::ExitLoop), search]);
+        }
+    }
 }

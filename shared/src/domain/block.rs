@@ -52,6 +52,61 @@ pub enum BlockWriteError {
         /// The block.
         label: String,
     },
+    /// Another block of the agent has the label.
+    #[error("the agent has another block with the label '{0}'")]
+    LabelTaken(String),
+}
+
+/// A change of a block by its client; what is absent stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BlockChange {
+    /// Its new name inside the agent.
+    pub label: Option<String>,
+    /// The new text.
+    pub value: Option<String>,
+    /// New most characters of the value.
+    pub limit: Option<u64>,
+    /// New description.
+    pub description: Option<String>,
+    /// Whether tools may not write it from now on; the client always may.
+    pub read_only: Option<bool>,
+    /// New data.
+    pub metadata: Option<serde_json::Value>,
+    /// New words.
+    pub tags: Option<Vec<String>>,
+    /// Hidden from lists of the client's UI.
+    pub hidden: Option<bool>,
+}
+
+impl BlockChange {
+    /// The block after the change; `all` are the blocks of its agent.
+    ///
+    /// # Errors
+    /// The value would be longer than the limit, or the label is another block's.
+    pub fn apply(&self, block: &Block, all: &[Block], now: Timestamp) -> Result<Block, BlockWriteError> {
+        let label = self.label.clone().unwrap_or_else(|| block.label.clone());
+        if all.iter().any(|other| other.id != block.id && other.label == label) {
+            return Err(BlockWriteError::LabelTaken(label));
+        }
+        let before = &block.details;
+        let after = Block {
+            id: block.id,
+            label,
+            value: self.value.clone().unwrap_or_else(|| block.value.clone()),
+            details: BlockDetails {
+                limit: self.limit.unwrap_or(before.limit),
+                description: self.description.clone().or_else(|| before.description.clone()),
+                read_only: self.read_only.unwrap_or(before.read_only),
+                metadata: self.metadata.clone().or_else(|| before.metadata.clone()),
+                tags: self.tags.clone().unwrap_or_else(|| before.tags.clone()),
+                hidden: self.hidden.or(before.hidden),
+            },
+            created_at: block.created_at,
+            updated_at: now,
+        };
+        after.check_value(&after.value)?;
+        Ok(after)
+    }
 }
 
 impl Block {

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Timestamp;
 use super::ids::{Id as _, ToolId};
 use super::tool::{Tool, ToolOptions, ToolSource, ToolSpec};
+use super::tool_rule::ToolRuleKind;
 
 /// Finds earlier messages of the agent.
 pub const CONVERSATION_SEARCH: &str = "conversation_search";
@@ -23,6 +24,11 @@ pub const MEMORY_RETHINK: &str = "memory_rethink";
 pub const CORE_MEMORY_APPEND: &str = "core_memory_append";
 /// Replaces all occurrences in a block.
 pub const CORE_MEMORY_REPLACE: &str = "core_memory_replace";
+
+/// Says something to the user, for agents that speak by tools.
+pub const SEND_MESSAGE: &str = "send_message";
+/// Says that all edits of the memory are done.
+pub const MEMORY_FINISH_EDITS: &str = "memory_finish_edits";
 
 /// All of them; the order is also that of an agent's default tools.
 static TOOLS: LazyLock<Vec<Tool>> = LazyLock::new(registry);
@@ -53,11 +59,21 @@ pub fn defaults(agent_type: &str) -> Vec<&'static str> {
         MEMORY_INSERT | MEMORY_REPLACE => {
             matches!(agent_type, "letta_v1_agent" | "memgpt_v2_agent" | "sleeptime_agent")
         }
-        MEMORY_RETHINK => agent_type == "sleeptime_agent",
+        MEMORY_RETHINK | MEMORY_FINISH_EDITS => agent_type == "sleeptime_agent",
+        SEND_MESSAGE => matches!(agent_type, "memgpt_agent" | "memgpt_v2_agent"),
         CORE_MEMORY_APPEND | CORE_MEMORY_REPLACE => agent_type == "memgpt_agent",
         _ => false,
     };
     all().iter().map(|tool| tool.spec.name.as_str()).filter(|name| has(name)).collect()
+}
+
+/// The rule that comes with a built-in tool where base rules are wanted (api/05 §4).
+#[must_use]
+pub fn base_rule(name: &str) -> Option<ToolRuleKind> {
+    match name {
+        SEND_MESSAGE | MEMORY_FINISH_EDITS => Some(ToolRuleKind::ExitLoop),
+        _ => by_name(name).map(|_| ToolRuleKind::ContinueLoop),
+    }
 }
 
 /// The kind of the tools that every agent can have.
@@ -176,6 +192,28 @@ fn registry() -> Vec<Tool> {
                 &["label", "old_content", "new_content"],
             ),
         ),
+        builtin(
+            0xc2df_7678_87de_4af8_b622_23c1_86c1_df32,
+            CORE,
+            false,
+            spec(
+                SEND_MESSAGE,
+                "Says something to the user. Nothing else that you write is shown to them.",
+                &[("message", text("What to say."))],
+                &["message"],
+            ),
+        ),
+        builtin(
+            0x3f2b_f068_e18a_4abe_8533_9172_f19a_c17d,
+            SLEEPTIME,
+            false,
+            spec(
+                MEMORY_FINISH_EDITS,
+                "Tells that the memory is in order now and that you have nothing more to change in it.",
+                &[],
+                &[],
+            ),
+        ),
     ]
 }
 
@@ -223,9 +261,9 @@ mod tests {
     fn default_tools_by_agent_type() {
         for (agent_type, names) in [
             ("letta_v1_agent", vec![CONVERSATION_SEARCH, MEMORY_INSERT, MEMORY_REPLACE]),
-            ("memgpt_v2_agent", vec![CONVERSATION_SEARCH, MEMORY_INSERT, MEMORY_REPLACE]),
-            ("memgpt_agent", vec![CONVERSATION_SEARCH, CORE_MEMORY_APPEND, CORE_MEMORY_REPLACE]),
-            ("sleeptime_agent", vec![MEMORY_INSERT, MEMORY_REPLACE, MEMORY_RETHINK]),
+            ("memgpt_v2_agent", vec![CONVERSATION_SEARCH, MEMORY_INSERT, MEMORY_REPLACE, SEND_MESSAGE]),
+            ("memgpt_agent", vec![CONVERSATION_SEARCH, CORE_MEMORY_APPEND, CORE_MEMORY_REPLACE, SEND_MESSAGE]),
+            ("sleeptime_agent", vec![MEMORY_INSERT, MEMORY_REPLACE, MEMORY_RETHINK, MEMORY_FINISH_EDITS]),
             ("react_agent", vec![]),
         ] {
             assert_eq!(defaults(agent_type), names, "{agent_type}");

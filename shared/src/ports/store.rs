@@ -10,9 +10,9 @@ use async_trait::async_trait;
 
 use crate::domain::Timestamp;
 use crate::domain::agent::{Agent, AgentSettings};
-use crate::domain::block::Block;
+use crate::domain::block::{Block, BlockChange, BlockWriteError};
 use crate::domain::event::Event;
-use crate::domain::ids::{AgentId, BlockId, MessageId, RunId, StepId, WorkerId};
+use crate::domain::ids::{AgentId, BlockId, MessageId, RunId, StepId, ToolId, WorkerId};
 use crate::domain::lease::{Lease, TakeoverAfter};
 use crate::domain::message::{Body, Message, Role};
 use crate::domain::model::ModelHandle;
@@ -22,7 +22,7 @@ use crate::domain::run::{Outcome, Run, RunRequest, RunState, RunStatus};
 use crate::domain::step::{OpenStep, Retry, Step, StepError, StepStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
-use crate::domain::tool::ToolReturn;
+use crate::domain::tool::{Tool, ToolReturn};
 use crate::domain::usage::{RunUsage, Usage};
 use crate::ports::run_queue::RunHint;
 use crate::ports::seams::Seams;
@@ -60,15 +60,60 @@ pub struct AgentFilter {
     pub order_by_updated: bool,
 }
 
+/// What becomes of an agent's settings: a pure function of them as they are inside the transaction, so that changes at
+/// the same time do not undo each other.
+pub type SettingsEdit<'a> = &'a (dyn Fn(&AgentSettings) -> AgentSettings + Send + Sync);
+
 /// A change of an agent; `None` leaves a part as it is.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct AgentChange {
+#[derive(Clone, Default)]
+pub struct AgentChange<'a> {
     /// New name.
     pub name: Option<String>,
-    /// New settings, whole.
-    pub settings: Option<AgentSettings>,
+    /// What becomes of the settings.
+    pub settings: Option<SettingsEdit<'a>>,
     /// The messages in context, whole; the first must be the system message.
     pub message_ids: Option<Vec<MessageId>>,
+}
+
+/// What came of a change of a memory block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlockChanged {
+    /// The block as it is now.
+    Changed(Block),
+    /// No such agent for this tenant.
+    NoAgent,
+    /// The agent has no block with this label.
+    NoBlock,
+    /// Nothing changed, and why.
+    Refused(BlockWriteError),
+}
+
+/// Which tools to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ToolFilter {
+    /// Exactly this name.
+    pub name: Option<String>,
+    /// One of these names; empty means all.
+    pub names: Vec<String>,
+    /// One of these; empty means all.
+    pub ids: Vec<ToolId>,
+    /// A part of the name, any case.
+    pub search: Option<String>,
+    /// Of one of these kinds, by the contract's words; `None` means all.
+    pub tool_types: Option<Vec<String>>,
+}
+
+impl ToolFilter {
+    /// Whether a tool is one of those. Stores ask it for the built-in tools, which have no rows.
+    #[must_use]
+    pub fn wants(&self, tool: &Tool) -> bool {
+        let name = &tool.spec.name;
+        self.name.as_ref().is_none_or(|wanted| wanted == name)
+            && (self.names.is_empty() || self.names.contains(name))
+            && (self.ids.is_empty() || self.ids.contains(&tool.id))
+            && self.search.as_ref().is_none_or(|text| name.to_lowercase().contains(&text.to_lowercase()))
+            && self.tool_types.as_ref().is_none_or(|types| types.iter().any(|word| word == tool.source.tool_type()))
+    }
 }
 
 /// Which runs to list.
@@ -412,11 +457,53 @@ pub trait Store: Send + Sync + 'static {
         &self,
         tenant: &TenantId,
         id: AgentId,
-        change: &AgentChange,
+        change: &AgentChange<'_>,
         now: Timestamp,
     ) -> Result<Option<Agent>, StoreError>;
     /// Deletes an agent; its runs and messages stay until retention takes them. Whether there was one.
     async fn delete_agent(&self, tenant: &TenantId, id: AgentId, now: Timestamp) -> Result<bool, StoreError>;
+    /// Compiles an agent's system message anew and says its text; `is_kept` stores it. `None` if there is no agent.
+    async fn recompile(
+        &self,
+        tenant: &TenantId,
+        id: AgentId,
+        is_kept: bool,
+        now: Timestamp,
+    ) -> Result<Option<String>, StoreError>;
+    /// Changes a block of an agent's memory and compiles the system message anew.
+    async fn change_block(
+        &self,
+        tenant: &TenantId,
+        agent: AgentId,
+        label: &str,
+        change: &BlockChange,
+        now: Timestamp,
+    ) -> Result<BlockChanged, StoreError>;
+
+    // Tools. A tenant sees the built-in ones, those that the operator gives to everyone, and its own, each name once: its
+    // own tool hides one of the operator.
+
+    /// Stores a tool, or puts it in the place of the one of its name, which keeps its id and its time of creation; answers
+    /// it as it is then. Without a tenant it is the operator's, for everyone.
+    async fn put_tool(&self, tenant: Option<&TenantId>, tool: &Tool) -> Result<Tool, StoreError>;
+    /// A tool; `None` if this tenant sees none of that id.
+    async fn tool(&self, tenant: &TenantId, id: ToolId) -> Result<Option<Tool>, StoreError>;
+    /// The tools that these names mean, in their order; what means nothing is left out.
+    async fn tools_by_name(&self, tenant: &TenantId, names: &[String]) -> Result<Vec<Tool>, StoreError>;
+    /// A page of tools, in the order of their creation; the built-in ones are the oldest.
+    async fn tools(&self, tenant: &TenantId, filter: &ToolFilter, page: &Page<ToolId>)
+    -> Result<Vec<Tool>, StoreError>;
+    /// How many tools there are.
+    async fn count_tools(&self, tenant: &TenantId, filter: &ToolFilter) -> Result<u64, StoreError>;
+    /// Puts a tool of the tenant's own in the place of the one of its id; its name and its time of creation stay. `None`
+    /// if it is gone.
+    async fn change_tool(&self, tenant: &TenantId, tool: &Tool) -> Result<Option<Tool>, StoreError>;
+    /// Deletes a tool of the tenant's own, and takes its name and its rules from the tenant's agents, in one transaction.
+    /// Whether there was one.
+    async fn delete_tool(&self, tenant: &TenantId, id: ToolId, now: Timestamp) -> Result<bool, StoreError>;
+
+    // Messages
+
     /// A page of an agent's or a run's messages.
     async fn messages(&self, filter: &MessageFilter, page: &Page<MessageId>) -> Result<Vec<Message>, StoreError>;
     /// Messages of an agent that match, newest first.

@@ -60,6 +60,12 @@ macro_rules! in_numbers {
     };
 }
 
+/// What stands before and after a list of ids, bound as `list_of_ids`, in a query that is put together at run time.
+const IN_IDS: [&str; 2] = [" = ANY(", ")"];
+
+/// The same for `list_of_texts`.
+const IN_TEXTS: [&str; 2] = [" = ANY(", ")"];
+
 /// The function that finds a text in a text; 0 means that it is not in it.
 const FIND: &str = "strpos";
 
@@ -69,6 +75,11 @@ fn list_of_ids(ids: impl Iterator<Item = Uuid>) -> Vec<Uuid> {
 
 fn list_of_numbers(numbers: &[i64]) -> Vec<i64> {
     numbers.to_vec()
+}
+
+fn list_of_texts(texts: &[String]) -> Vec<String> {
+    // A text that cannot be stored is not found; PostgreSQL would refuse to compare with it.
+    texts.iter().filter(|text| !text.contains('\0')).cloned().collect()
 }
 
 #[path = "sql/mod.rs"]

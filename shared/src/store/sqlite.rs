@@ -57,6 +57,12 @@ macro_rules! in_numbers {
     };
 }
 
+/// What stands before and after a list of ids, bound as `list_of_ids`, in a query that is put together at run time.
+const IN_IDS: [&str; 2] = [" IN (SELECT unhex(value) FROM json_each(", "))"];
+
+/// The same for `list_of_texts`.
+const IN_TEXTS: [&str; 2] = [" IN (SELECT value FROM json_each(", "))"];
+
 /// The function that finds a text in a text; 0 means that it is not in it.
 const FIND: &str = "instr";
 
@@ -69,6 +75,10 @@ fn list_of_ids(ids: impl Iterator<Item = Uuid>) -> String {
 fn list_of_numbers(numbers: &[i64]) -> String {
     let texts: Vec<_> = numbers.iter().map(i64::to_string).collect();
     format!("[{}]", texts.join(","))
+}
+
+fn list_of_texts(texts: &[String]) -> String {
+    serde_json::Value::from(texts).to_string()
 }
 
 #[path = "sql/mod.rs"]

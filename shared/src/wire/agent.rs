@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::domain::agent::{self, Agent, AgentSettings};
-use crate::domain::block::{Block, BlockDetails, check_length};
 use crate::domain::builtin_tools;
 use crate::domain::ids::{BlockId, MessageId, ToolId};
-use crate::domain::limits::BLOCK_CHARS;
+use crate::domain::message::{Message, MessageType};
 use crate::domain::model::ModelHandle;
+use crate::domain::secret::Secret;
 use crate::domain::tool::Tool;
 use crate::domain::tool_rule::ToolRule;
+use crate::wire::block::{self, NewBlock};
+use crate::wire::message::{Shown, slices};
 use crate::wire::model::{LlmOptions, ModelFacts, object};
 use crate::wire::read::{BodyError, Node};
 use crate::wire::request::read_model_handle;
-use crate::wire::{time, tool};
+use crate::wire::{time, tool, tool_rule};
 
 /// The base text of agents that bring none.
 const DEFAULT_SYSTEM: &str = "\
@@ -59,8 +61,11 @@ const AGENT_TYPES: [&str; 9] = [
     "voice_sleeptime_agent",
 ];
 
-/// Settings that are kept and shown and have no effect here.
-const OTHER: [&str; 18] = [
+/// How a compaction chooses what it takes out of the context.
+const COMPACTION_MODES: [&str; 4] = ["sliding_window", "all", "self_compact_all", "self_compact_sliding_window"];
+
+/// Settings that are kept and shown as they were sent.
+const OTHER: [&str; 17] = [
     "base_template_id",
     "compaction_settings",
     "embedding",
@@ -78,7 +83,6 @@ const OTHER: [&str; 18] = [
     "reasoning",
     "response_format",
     "template_id",
-    "include_base_tool_rules",
 ];
 
 /// A new agent as its client wants it.
@@ -90,21 +94,23 @@ pub struct CreateAgent {
     pub model: Option<ModelHandle>,
     /// Its memory.
     pub blocks: Vec<NewBlock>,
+    /// The tools that its client names.
+    tools: WantedTools,
     /// Everything else; the model in here is only filled in by [`CreateAgent::settings`].
     patch: SettingsPatch,
     /// Whether the tools of its kind come with it.
     include_base_tools: bool,
+    /// Whether the rules of those tools come with it; if the client does not say, its kind does.
+    include_base_tool_rules: Option<bool>,
 }
 
-/// A block that comes with a new agent.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NewBlock {
-    /// Its name inside the agent.
-    pub label: String,
-    /// The text.
-    pub value: String,
-    /// Everything else.
-    pub details: BlockDetails,
+/// Tools as a body names them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WantedTools {
+    /// By name.
+    pub names: Vec<String>,
+    /// By id.
+    pub ids: Vec<ToolId>,
 }
 
 /// A change of an agent; what is absent stays.
@@ -118,6 +124,8 @@ pub struct UpdateAgent {
     pub message_ids: Option<Vec<MessageId>>,
     /// The blocks that are to be attached afterwards.
     pub block_ids: Option<Vec<BlockId>>,
+    /// The tools that are to be attached afterwards.
+    pub tools: Option<WantedTools>,
     patch: SettingsPatch,
 }
 
@@ -128,8 +136,8 @@ struct SettingsPatch {
     system: Option<String>,
     model_settings: Option<Value>,
     context_window_limit: Option<u64>,
-    tools: Option<Vec<String>>,
     tool_rules: Option<Vec<ToolRule>>,
+    secrets: Option<BTreeMap<String, Secret>>,
     tags: Option<Vec<String>>,
     description: Option<String>,
     metadata: Option<Value>,
@@ -145,7 +153,7 @@ impl CreateAgent {
     /// The form is wrong, or it names something that does not exist.
     pub fn parse(body: &Value) -> Result<Self, BodyError> {
         let body = Node::body(body)?;
-        let blocks = read_blocks(&body)?;
+        let blocks = block::read_new(&body)?;
         for (name, why) in [
             ("block_ids", "blocks cannot be shared between agents: give 'memory_blocks'"),
             ("initial_message_sequence", "an agent begins without messages"),
@@ -160,27 +168,34 @@ impl CreateAgent {
             name: read_name(&body)?,
             model: read_model(&body)?,
             blocks,
+            tools: read_tools(&body)?.unwrap_or_default(),
             include_base_tools: body.flag("include_base_tools", true)?,
+            include_base_tool_rules: body.get("include_base_tool_rules").map(|rules| rules.boolean()).transpose()?,
             patch: SettingsPatch::parse(&body)?,
         })
     }
 
-    /// The settings of the new agent with its model.
+    fn agent_type(&self) -> &str {
+        self.patch.agent_type.as_deref().unwrap_or(DEFAULT_TYPE)
+    }
+
+    /// The tools that it is to have: first those of its kind, unless they are not wanted, then those that its client names.
     #[must_use]
-    pub fn settings(&self, model: ModelHandle) -> AgentSettings {
-        let agent_type = self.patch.agent_type.clone().unwrap_or_else(|| DEFAULT_TYPE.to_owned());
-        let mut tools = Vec::new();
+    pub fn tools(&self) -> WantedTools {
+        let mut names = Vec::new();
         if self.include_base_tools {
-            tools.extend(builtin_tools::defaults(&agent_type).into_iter().map(str::to_owned));
+            names.extend(builtin_tools::defaults(self.agent_type()).into_iter().map(str::to_owned));
         }
-        for tool in self.patch.tools.iter().flatten() {
-            if !tools.contains(tool) {
-                tools.push(tool.clone());
-            }
-        }
+        names.extend(self.tools.names.iter().cloned());
+        WantedTools { names, ids: self.tools.ids.clone() }
+    }
+
+    /// The settings of the new agent with its model and its tools.
+    #[must_use]
+    pub fn settings(&self, model: ModelHandle, tools: &[Tool]) -> AgentSettings {
         let mut settings = AgentSettings {
-            system: default_system(&agent_type).to_owned(),
-            agent_type,
+            agent_type: self.agent_type().to_owned(),
+            system: default_system(self.agent_type()).to_owned(),
             model,
             model_settings: None,
             context_window_limit: None,
@@ -195,7 +210,13 @@ impl CreateAgent {
             other: Map::new(),
         };
         self.patch.apply(&mut settings);
-        settings.tools = tools;
+        for tool in tools {
+            settings.attach(tool);
+        }
+        // Agents of the older kinds speak by a tool, so that a run of theirs would not end without its rule.
+        if self.include_base_tool_rules.unwrap_or_else(|| self.agent_type() != DEFAULT_TYPE) {
+            settings.add_base_tool_rules();
+        }
         settings
     }
 }
@@ -212,19 +233,29 @@ impl UpdateAgent {
             model: read_model(&body)?,
             message_ids: body.get("message_ids").map(|ids| read_ids(&ids)).transpose()?,
             block_ids: body.get("block_ids").map(|ids| read_ids(&ids)).transpose()?,
+            tools: read_tools(&body)?,
             patch: SettingsPatch::parse(&body)?,
         })
     }
 
-    /// The settings after the change; `None` if they stay as they are.
+    /// The settings after the change; `tools` are those that are to be attached then, if the body says which.
     #[must_use]
-    pub fn settings(&self, before: &AgentSettings) -> Option<AgentSettings> {
+    pub fn settings(&self, before: &AgentSettings, tools: Option<&[Tool]>) -> AgentSettings {
         let mut after = before.clone();
         self.patch.apply(&mut after);
         if let Some(model) = &self.model {
             after.model = model.clone();
         }
-        (after != *before).then_some(after)
+        if let Some(tools) = tools {
+            // What stays attached brings no rule again, what is new does; then the order is the client's.
+            let names: Vec<String> = tools.iter().map(|tool| tool.spec.name.clone()).collect();
+            after.tools.retain(|name| names.contains(name));
+            for tool in tools {
+                after.attach(tool);
+            }
+            after.tools = names;
+        }
+        after
     }
 }
 
@@ -243,16 +274,17 @@ impl SettingsPatch {
         }
         let mut tool_rules = None;
         if let Some(rules) = body.get("tool_rules") {
-            tool_rules = Some(rules.items()?.iter().map(read_tool_rule).collect::<Result<_, _>>()?);
+            tool_rules = Some(rules.items()?.iter().map(tool_rule::read).collect::<Result<_, _>>()?);
         }
+        check_compaction(body)?;
         let other = OTHER.into_iter().filter_map(|name| Some((name.to_owned(), body.get(name)?.value().clone())));
         Ok(Self {
             agent_type: agent_type.map(|kind| kind.string().map(str::to_owned)).transpose()?,
             system: body.optional_string("system")?,
             model_settings: model_settings.map(|settings| settings.value().clone()),
             context_window_limit: body.get("context_window_limit").map(|limit| limit.at_least(1)).transpose()?,
-            tools: read_tools(body)?,
             tool_rules,
+            secrets: read_secrets(body)?,
             tags: body.get("tags").map(|tags| tags.strings()).transpose()?,
             description: body.optional_string("description")?,
             metadata: metadata.map(|metadata| metadata.value().clone()),
@@ -273,8 +305,8 @@ impl SettingsPatch {
         }
         set(&mut settings.agent_type, self.agent_type.as_ref());
         set(&mut settings.system, self.system.as_ref());
-        set(&mut settings.tools, self.tools.as_ref());
         set(&mut settings.tool_rules, self.tool_rules.as_ref());
+        set(&mut settings.secrets, self.secrets.as_ref());
         set(&mut settings.tags, self.tags.as_ref());
         set(&mut settings.timezone, self.timezone.as_ref());
         set(&mut settings.message_buffer_autoclear, self.message_buffer_autoclear.as_ref());
@@ -285,11 +317,6 @@ impl SettingsPatch {
         settings.metadata = metadata.or_else(|| settings.metadata.take());
         settings.other.extend(self.other.clone());
     }
-}
-
-fn read_tool_rule(node: &Node<'_>) -> Result<ToolRule, BodyError> {
-    node.required_string("tool_name")?;
-    serde_json::from_value(node.value().clone()).map_err(|error| node.malformed(&format!("is no tool rule: {error}")))
 }
 
 fn read_name(body: &Node<'_>) -> Result<Option<String>, BodyError> {
@@ -321,32 +348,58 @@ fn read_model(body: &Node<'_>) -> Result<Option<ModelHandle>, BodyError> {
     handle.map(Some).ok_or_else(|| model.malformed("must name a model"))
 }
 
-/// Attached tools by `tools` (names) and `tool_ids`; `None` if the body has neither.
-fn read_tools(body: &Node<'_>) -> Result<Option<Vec<String>>, BodyError> {
+/// `tools` and `tool_ids`; `None` if the body has neither.
+fn read_tools(body: &Node<'_>) -> Result<Option<WantedTools>, BodyError> {
     if !body.has("tools") && !body.has("tool_ids") {
         return Ok(None);
     }
-    let mut tools: Vec<String> = Vec::new();
-    let mut missing = Vec::new();
-    let mut attach = |written: String, tool: Option<&'static Tool>| match tool {
-        Some(tool) if tools.contains(&tool.spec.name) => {}
-        Some(tool) => tools.push(tool.spec.name.clone()),
-        None => missing.push(written),
-    };
-    for name in body.string_list("tools")? {
-        let tool = builtin_tools::by_name(&name);
-        attach(name, tool);
-    }
-    if let Some(ids) = body.get("tool_ids") {
-        for node in ids.items()? {
-            let id = node.parsed::<ToolId>()?;
-            attach(id.to_string(), builtin_tools::by_id(id));
+    let ids = body.get("tool_ids").map_or_else(|| Ok(Vec::new()), |ids| read_ids(&ids))?;
+    Ok(Some(WantedTools { names: body.string_list("tools")?, ids }))
+}
+
+/// `secrets`, and `tool_exec_environment_variables`, its former name; `None` if the body has neither.
+fn read_secrets(body: &Node<'_>) -> Result<Option<BTreeMap<String, Secret>>, BodyError> {
+    let mut secrets = None;
+    for name in ["tool_exec_environment_variables", "secrets"] {
+        let Some(given) = body.get(name) else { continue };
+        let secrets = secrets.get_or_insert_with(BTreeMap::new);
+        for (key, value) in given.fields()? {
+            if !is_variable(key) {
+                return Err(given.malformed("a name must be letters, digits and '_', and not begin with a digit"));
+            }
+            secrets.insert(key.to_owned(), Secret::new(value.string()?.to_owned()));
         }
     }
-    if missing.is_empty() {
-        return Ok(Some(tools));
+    Ok(secrets)
+}
+
+/// Whether a program can have an environment variable of this name: `^[A-Za-z_][A-Za-z0-9_]*$`.
+fn is_variable(name: &str) -> bool {
+    let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    begins && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// `compaction_settings` are kept as sent, but only if a compaction can follow them (api/05 §7).
+fn check_compaction(body: &Node<'_>) -> Result<(), BodyError> {
+    let Some(settings) = body.get("compaction_settings") else { return Ok(()) };
+    settings.object()?;
+    if let Some(mode) = settings.get("mode") {
+        mode.one_of(&COMPACTION_MODES)?;
     }
-    Err(body.unacceptable(&format!("unknown tools: {}", missing.join(", "))))
+    if let Some(share) = settings.get("sliding_window_percentage")
+        && !share.value().as_f64().is_some_and(|share| 0.0 < share && share < 1.0)
+    {
+        return Err(share.malformed("must be a number between 0 and 1"));
+    }
+    if let Some(most) = settings.get("clip_chars") {
+        most.at_least(1)?;
+    }
+    if let Some(model) = settings.get("model") {
+        read_model_handle(&model)?;
+    }
+    settings.optional_string("prompt")?;
+    settings.flag("prompt_acknowledgement", false)?;
+    settings.get("model_settings").map_or(Ok(()), |options| options.object().map(|_| ()))
 }
 
 fn read_ids<T>(list: &Node<'_>) -> Result<Vec<T>, BodyError>
@@ -357,53 +410,8 @@ where
     list.items()?.iter().map(Node::parsed).collect()
 }
 
-fn read_blocks(body: &Node<'_>) -> Result<Vec<NewBlock>, BodyError> {
-    let Some(list) = body.get("memory_blocks") else { return Ok(Vec::new()) };
-    let mut blocks: Vec<NewBlock> = Vec::new();
-    for node in list.items()? {
-        node.object()?;
-        let label = node.required("label")?;
-        let name = label.string()?;
-        // The label becomes a tag in the prompt.
-        if name.is_empty() {
-            return Err(label.malformed("must not be empty"));
-        }
-        if blocks.iter().any(|block| block.label == name) {
-            return Err(label.malformed("is used by an earlier block: labels are unique in an agent"));
-        }
-        let value = node.required("value")?;
-        let limit = node.get("limit").map_or(Ok(BLOCK_CHARS), |limit| limit.at_least(1))?;
-        check_length(name, value.string()?, limit).map_err(|error| value.malformed(&error.to_string()))?;
-        let metadata = node.get("metadata");
-        if let Some(metadata) = &metadata {
-            metadata.object()?;
-        }
-        let description = node.optional_string("description")?.or_else(|| default_description(name).map(str::to_owned));
-        let details = BlockDetails {
-            limit,
-            description,
-            read_only: node.flag("read_only", false)?,
-            metadata: metadata.map(|metadata| metadata.value().clone()),
-            tags: node.string_list("tags")?,
-            hidden: node.get("hidden").map(|hidden| hidden.boolean()).transpose()?,
-        };
-        blocks.push(NewBlock { label: name.to_owned(), value: value.string()?.to_owned(), details });
-    }
-    Ok(blocks)
-}
-
 fn default_system(agent_type: &str) -> &'static str {
     if agent::talks_by_tool(agent_type) { LEGACY_SYSTEM } else { DEFAULT_SYSTEM }
-}
-
-fn default_description(label: &str) -> Option<&'static str> {
-    match label {
-        "human" => {
-            Some("What you know about the person you talk with: keep it correct and add what will matter later.")
-        }
-        "persona" => Some("Who you are: how you speak and behave, and what you have learnt about your own work."),
-        _ => None,
-    }
 }
 
 /// `AgentState`; the model is described by what the catalogue knows of it.
@@ -412,7 +420,8 @@ pub fn agent_state(agent: &Agent, model: &ModelFacts) -> Value {
     let settings = &agent.settings;
     let other = |name: &str| settings.other.get(name).cloned().unwrap_or(Value::Null);
     let other_or = |name: &str, default: Value| settings.other.get(name).cloned().unwrap_or(default);
-    let blocks: Vec<Value> = agent.blocks.iter().map(block).collect();
+    let memory = block::memory(&settings.agent_type, &agent.blocks);
+    let secrets: Vec<Value> = settings.secrets.keys().map(|key| secret(agent, key)).collect();
     let tools: Vec<Value> = agent.tools.iter().map(tool::object).collect();
     let mut state = object(json!({
         "id": agent.id,
@@ -428,20 +437,15 @@ pub fn agent_state(agent: &Agent, model: &ModelFacts) -> Value {
         "model_settings": settings.model_settings,
         "compaction_settings": other("compaction_settings"),
         "response_format": other("response_format"),
-        "memory": {
-            "agent_type": settings.agent_type,
-            "blocks": blocks.clone(),
-            "file_blocks": [],
-            "prompt_template": "",
-        },
-        "blocks": blocks,
+        "blocks": memory["blocks"],
+        "memory": memory,
         "tools": tools,
         "sources": [],
         "tags": settings.tags,
         "tool_rules": settings.tool_rules,
         "message_ids": agent.message_ids,
-        "tool_exec_environment_variables": [],
-        "secrets": [],
+        "tool_exec_environment_variables": secrets.clone(),
+        "secrets": secrets,
     }));
     state.extend(object(json!({
         "project_id": other("project_id"),
@@ -451,7 +455,7 @@ pub fn agent_state(agent: &Agent, model: &ModelFacts) -> Value {
         "entity_id": null,
         "identity_ids": other_or("identity_ids", json!([])),
         "identities": [],
-        "pending_approval": null,
+        "pending_approval": agent.pending_approval.as_ref().map(|pending| request(&pending.request)),
         "message_buffer_autoclear": settings.message_buffer_autoclear,
         "enable_sleeptime": other("enable_sleeptime"),
         "multi_agent_group": null,
@@ -471,6 +475,18 @@ pub fn agent_state(agent: &Agent, model: &ModelFacts) -> Value {
     Value::Object(state)
 }
 
+/// `AgentEnvironmentVariable` without its value, which is never shown.
+fn secret(agent: &Agent, key: &str) -> Value {
+    json!({"agent_id": agent.id, "key": key, "value": ""})
+}
+
+/// The slice of a message that asks whether its calls may run.
+fn request(message: &Message) -> Option<Value> {
+    let asks = |slice: &Shown<'_>| slice.message_type == MessageType::ApprovalRequestMessage;
+    let slice = slices(message, None).into_iter().find(asks)?;
+    serde_json::to_value(slice).ok()
+}
+
 fn llm_options(settings: &AgentSettings) -> LlmOptions {
     let of_settings =
         |name: &str| settings.model_settings.as_ref()?.get(name).filter(|value| !value.is_null()).cloned();
@@ -484,37 +500,15 @@ fn llm_options(settings: &AgentSettings) -> LlmOptions {
     }
 }
 
-/// `Block`
-fn block(block: &Block) -> Value {
-    let details = &block.details;
-    json!({
-        "id": block.id,
-        "label": block.label,
-        "value": block.value,
-        "limit": details.limit,
-        "description": details.description,
-        "read_only": details.read_only,
-        "metadata": details.metadata.clone().unwrap_or_else(|| json!({})),
-        "hidden": details.hidden,
-        "is_template": false,
-        "template_name": null,
-        "template_id": null,
-        "base_template_id": null,
-        "deployment_id": null,
-        "entity_id": null,
-        "preserve_on_migration": false,
-        "project_id": null,
-        "created_by_id": null,
-        "last_updated_by_id": null,
-        "tags": details.tags,
-    })
-}
-
-/// `Tool`
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::Timestamp;
+    use crate::domain::agent::PendingApproval;
+    use crate::domain::block::Block;
+    use crate::domain::message::{Answer, Body, Labels};
+    use crate::domain::tool::ToolCall;
+    use crate::domain::tool_rule::ToolRuleKind;
     use std::collections::BTreeSet;
 
     /// The fields of `AgentState`, in the order of the contract's sample.
@@ -529,7 +523,7 @@ mod tests {
         last_updated_by_id tags";
     const TOOL_FIELDS: &str = "id tool_type name description source_type source_code json_schema args_json_schema tags \
         return_char_limit pip_requirements npm_requirements default_requires_approval enable_parallel_execution \
-        created_by_id last_updated_by_id metadata_ project_id";
+        created_by_id last_updated_by_id metadata_ project_id safe_to_repeat timeout_ms";
     const LLM_CONFIG_FIELDS: &str = "model model_endpoint_type model_endpoint context_window handle provider_name \
         provider_category put_inner_thoughts_in_kwargs temperature max_tokens enable_reasoner reasoning_effort \
         max_reasoning_tokens frequency_penalty parallel_tool_calls response_format";
@@ -551,12 +545,14 @@ mod tests {
             created_at: at,
             updated_at: at,
         };
+        let tools: Vec<Tool> =
+            wanted.tools().names.iter().filter_map(|name| builtin_tools::by_name(name)).cloned().collect();
         Agent {
             id: id("agent").parse().expect("an id"),
             name: "a".to_owned(),
-            settings: wanted.settings(ModelHandle::demo()),
+            settings: wanted.settings(ModelHandle::demo(), &tools),
             blocks: wanted.blocks.into_iter().map(block).collect(),
-            tools: vec![builtin_tools::by_name("memory_insert").expect("a built-in tool").clone()],
+            tools,
             pending_approval: None,
             message_ids: vec![id("message").parse().expect("an id")],
             last_stop_reason: None,
@@ -602,10 +598,70 @@ mod tests {
 
     #[test]
     fn settings_without_effect_are_kept_and_shown() {
-        let agent = sample(&json!({"hidden": true, "max_files_open": 9, "secrets": {"KEY": "value"}}));
+        let agent = sample(&json!({"hidden": true, "max_files_open": 9, "compaction_settings": {"mode": "all"}}));
         let state = agent_state(&agent, &ModelFacts::unknown(&agent.settings.model));
         assert_eq!((&state["hidden"], &state["max_files_open"]), (&json!(true), &json!(9)));
-        assert!(!state.to_string().contains("value\":\"value"), "secrets are not shown");
+        assert_eq!(state["compaction_settings"], json!({"mode": "all"}));
+    }
+
+    #[test]
+    fn secrets_are_kept_and_only_their_names_are_shown() {
+        let agent = sample(&json!({
+            "secrets": {"KEY": "hidden-value", "BOTH": "wins"},
+            "tool_exec_environment_variables": {"OLD_1": "hidden-value", "BOTH": "loses"},
+        }));
+        let kept: Vec<_> = agent.settings.secrets.iter().map(|(key, value)| (key.as_str(), value.expose())).collect();
+        assert_eq!(kept, [("BOTH", "wins"), ("KEY", "hidden-value"), ("OLD_1", "hidden-value")]);
+        let state = agent_state(&agent, &ModelFacts::unknown(&agent.settings.model));
+        assert!(!state.to_string().contains("hidden-value") && !format!("{agent:?}").contains("hidden-value"));
+        let shown = |key: &str| json!({"agent_id": agent.id, "key": key, "value": ""});
+        assert_eq!(state["secrets"], json!([shown("BOTH"), shown("KEY"), shown("OLD_1")]));
+        assert_eq!(state["tool_exec_environment_variables"], state["secrets"]);
+        let update = UpdateAgent::parse(&json!({"secrets": {"NEW": "x"}})).expect("a valid body");
+        let after = update.settings(&agent.settings, None);
+        assert_eq!(after.secrets.into_keys().collect::<Vec<_>>(), ["NEW"], "the names are replaced as a whole");
+    }
+
+    #[test]
+    fn older_kinds_of_agents_get_the_base_rules_unless_they_are_not_wanted() {
+        let rules = |body: Value| -> Vec<(String, ToolRuleKind)> {
+            let rules = sample(&body).settings.tool_rules;
+            rules.into_iter().map(|rule| (rule.tool_name, rule.kind)).collect()
+        };
+        let ends = |name: &str| (name.to_owned(), ToolRuleKind::ExitLoop);
+        let goes_on = |name: &str| (name.to_owned(), ToolRuleKind::ContinueLoop);
+        assert_eq!(rules(json!({})), []);
+        assert_eq!(rules(json!({"include_base_tool_rules": false, "agent_type": "memgpt_agent"})), []);
+        let wanted = rules(json!({"include_base_tool_rules": true}));
+        assert_eq!(wanted, [goes_on("conversation_search"), goes_on("memory_insert"), goes_on("memory_replace")]);
+        let older = rules(json!({"agent_type": "memgpt_v2_agent"}));
+        assert_eq!(older.last(), Some(&ends("send_message")));
+        assert!(rules(json!({"agent_type": "sleeptime_agent"})).contains(&ends("memory_finish_edits")));
+    }
+
+    #[test]
+    fn an_agent_shows_what_waits_for_an_answer() {
+        let mut agent = sample(&json!({}));
+        let call = |id: &str| ToolCall::new(id, "delete_file", "{}");
+        let answer = Answer { parts: Vec::new(), calls: vec![call("call_1"), call("call_2")], made_by: None };
+        let request = Message {
+            id: agent.message_ids[0],
+            agent_id: agent.id,
+            run_id: None,
+            step_id: None,
+            body: Body::ApprovalRequest(answer),
+            labels: Labels::default(),
+            created_at: agent.created_at,
+        };
+        agent.pending_approval = Some(PendingApproval { request, deadline: None });
+        let shown = &agent_state(&agent, &ModelFacts::unknown(&agent.settings.model))["pending_approval"];
+        assert_eq!(shown["message_type"], "approval_request_message");
+        assert_eq!(
+            (&shown["id"], &shown["tool_call"]["tool_call_id"]),
+            (&json!(agent.message_ids[0]), &json!("call_1"))
+        );
+        assert_eq!(shown["tool_calls"].as_array().map(Vec::len), Some(2));
+        assert_eq!(shown["date"], "2026-01-15T09:00:00+00:00");
     }
 
     #[test]
@@ -615,10 +671,24 @@ mod tests {
             (json!({"model": "gpt"}), true, "body.model: "),
             (json!({"name": "a/b"}), false, "body.name: "),
             (json!({"agent_type": "robot"}), true, "body.agent_type: "),
-            (json!({"tools": ["no_such_tool"]}), false, "no_such_tool"),
+            (json!({"tools": [1]}), true, "body.tools[0]: "),
+            (json!({"secrets": {"A B": "x"}}), true, "body.secrets: "),
+            (json!({"secrets": {"1A": "x"}}), true, "body.secrets: "),
+            (json!({"secrets": {"A": 1}}), true, "body.secrets.A: "),
+            (json!({"tool_exec_environment_variables": []}), true, "body.tool_exec_environment_variables: "),
+            (json!({"compaction_settings": "all"}), true, "body.compaction_settings: "),
+            (json!({"compaction_settings": {"mode": "some"}}), true, "body.compaction_settings.mode: "),
+            (
+                json!({"compaction_settings": {"sliding_window_percentage": 1}}),
+                true,
+                "body.compaction_settings.sliding_window_percentage: ",
+            ),
+            (json!({"compaction_settings": {"clip_chars": 0}}), true, "body.compaction_settings.clip_chars: "),
+            (json!({"compaction_settings": {"model": "gpt"}}), true, "body.compaction_settings.model: "),
+            (json!({"include_base_tool_rules": 1}), true, "body.include_base_tool_rules: "),
             (json!({"tool_ids": ["x"]}), true, "body.tool_ids[0]: "),
             (json!({"block_ids": ["x"]}), false, "body.block_ids: "),
-            (json!({"tool_rules": [{}]}), true, "body.tool_rules[0].tool_name: "),
+            (json!({"tool_rules": [{}]}), true, "body.tool_rules[0].type: "),
             (block(json!({"value": "x"})), true, "body.memory_blocks[0].label: "),
             (block(json!({"label": "a"})), true, "body.memory_blocks[0].value: "),
             (block(json!({"label": "a", "value": "xyz", "limit": 2})), true, "body.memory_blocks[0].value: "),
@@ -632,10 +702,27 @@ mod tests {
     #[test]
     fn an_update_changes_what_it_names_and_replaces_lists() {
         let before = sample(&json!({"tags": ["a"], "description": "d"})).settings;
-        let update = |body: Value| UpdateAgent::parse(&body).expect("a valid body").settings(&before);
-        assert_eq!(update(json!({"tags": null, "name": "n"})), None);
-        let after = update(json!({"tags": ["b"], "model": "openai/x", "tool_ids": []})).expect("a change");
+        let update = |body: Value, tools| UpdateAgent::parse(&body).expect("a valid body").settings(&before, tools);
+        assert_eq!(update(json!({"tags": null, "name": "n"}), None), before);
+        let after = update(json!({"tags": ["b"], "model": "openai/x"}), Some(&[]));
         assert_eq!((after.tags, after.tools), (vec!["b".to_owned()], Vec::new()));
         assert_eq!((after.model.as_str(), after.description.as_deref()), ("openai/x", Some("d")));
+    }
+
+    #[test]
+    fn a_tool_that_is_newly_attached_brings_its_rule_and_one_that_stays_does_not() {
+        let tool = |name: &str| {
+            let mut tool = builtin_tools::all()[0].clone();
+            name.clone_into(&mut tool.spec.name);
+            tool.options.default_requires_approval = Some(true);
+            tool
+        };
+        let mut before = sample(&json!({"include_base_tools": false})).settings;
+        before.tools = vec!["stays".to_owned(), "goes".to_owned()];
+        let update = UpdateAgent::parse(&json!({"tools": ["new", "stays"], "tool_rules": []})).expect("a valid body");
+        assert!(update.tools.is_some());
+        let after = update.settings(&before, Some(&[tool("new"), tool("stays")]));
+        assert_eq!(after.tools, ["new", "stays"]);
+        assert_eq!(after.tool_rules, [ToolRule::requires_approval("new")]);
     }
 }

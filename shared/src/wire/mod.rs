@@ -1,6 +1,7 @@
 //! The API's JSON and SSE: the only place that knows how things look on the wire.
 
 pub mod agent;
+pub mod block;
 pub mod error;
 pub mod event;
 pub mod message;
@@ -13,3 +14,4 @@ pub mod sse;
 pub mod step;
 pub mod time;
 pub mod tool;
+pub mod tool_rule;

@@ -41,6 +41,12 @@ impl<'a> Node<'a> {
         self.value
     }
 
+    /// A value that is written as text in this place.
+    #[must_use]
+    pub fn holding<'b>(&self, value: &'b Value) -> Node<'b> {
+        Node { value, path: self.path.clone() }
+    }
+
     /// A refusal of this value because of its form.
     #[must_use]
     pub fn malformed(&self, why: &str) -> BodyError {
@@ -82,6 +88,17 @@ impl<'a> Node<'a> {
         self.value.as_object().ok_or_else(|| self.malformed("must be an object"))
     }
 
+    /// The fields of this object, also those that are null.
+    ///
+    /// # Errors
+    /// It is no object.
+    pub fn fields(&self) -> Result<Vec<(&'a str, Self)>, BodyError> {
+        let field = |(name, value): (&'a String, &'a Value)| {
+            (name.as_str(), Self { value, path: format!("{}.{name}", self.path) })
+        };
+        Ok(self.object()?.iter().map(field).collect())
+    }
+
     /// This value as a string.
     ///
     /// # Errors
@@ -121,6 +138,15 @@ impl<'a> Node<'a> {
             .ok()
             .filter(|number| *number >= u64::from(least))
             .ok_or_else(|| self.malformed(&format!("must be at least {least}")))
+    }
+
+    /// This value as one of these words.
+    ///
+    /// # Errors
+    /// It is none of them.
+    pub fn one_of(&self, words: &[&str]) -> Result<&'a str, BodyError> {
+        let word = self.string()?;
+        if words.contains(&word) { Ok(word) } else { Err(self.malformed(&format!("must be one of {}", quoted(words)))) }
     }
 
     /// The items of this array.
@@ -183,6 +209,10 @@ impl<'a> Node<'a> {
     pub fn string_list(&self, name: &str) -> Result<Vec<String>, BodyError> {
         self.get(name).map_or_else(|| Ok(Vec::new()), |node| node.strings())
     }
+}
+
+fn quoted(words: &[&str]) -> String {
+    words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(", ")
 }
 
 /// Removes NUL characters from all strings of a value, keys included: databases cannot keep them (api/04 §3).

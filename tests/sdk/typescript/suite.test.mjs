@@ -73,6 +73,13 @@ async function finished(id) {
   }
 }
 
+const SCHEMA = {
+  name: 'sdk_weather',
+  description: 'Look up the weather.',
+  parameters: { type: 'object', properties: { city: { type: 'string', description: 'City name.' } }, required: ['city'] },
+};
+const SOURCE = 'def sdk_weather(city: str) -> str:\n    return "-4"\n';
+
 const agents = [];
 async function newAgent() {
   const agent = await client.agents.create({
@@ -227,4 +234,73 @@ test('a request sent twice is one run', async () => {
   const body = { messages: [{ role: 'user', content: 'hello', otid: 'a-request-sent-twice' }], background: true };
   const first = await collect(client.agents.messages.stream(agent.id, body));
   assert.deepEqual(await collect(other.agents.messages.stream(agent.id, body)), first);
+});
+
+test('a tool is made, found, changed and deleted', async () => {
+  const made = await client.tools.create({ source_code: SOURCE, json_schema: SCHEMA, tags: ['sdk'] });
+  assert.deepEqual([made.name, made.tool_type, made.tags], ['sdk_weather', 'custom', ['sdk']]);
+  assert.deepEqual(made.json_schema, SCHEMA);
+  assert.deepEqual(await other.tools.retrieve(made.id), made);
+  const again = await client.tools.upsert({ source_code: SOURCE, json_schema: SCHEMA, tags: [] });
+  assert.deepEqual([again.id, again.tags], [made.id, []]);
+  // The SDK's types name the field as it is on the wire.
+  const changed = await client.tools.update(made.id, { metadata_: { safe_to_repeat: true } });
+  assert.equal(changed.safe_to_repeat, true);
+  const names = [];
+  for await (const tool of other.tools.list({ limit: 3 })) names.push(tool.name);
+  assert.ok(names.includes('sdk_weather') && names.includes('memory_insert'));
+  assert.equal(new Set(names).size, names.length);
+  await client.tools.delete(made.id);
+  await assert.rejects(other.tools.retrieve(made.id), NotFoundError);
+  await assert.rejects(client.tools.delete(made.id), NotFoundError);
+  await assert.rejects(client.tools.update(made.id, { tags: [] }), NotFoundError);
+  await assert.rejects(client.tools.create({ source_code: SOURCE, json_schema: { name: 'memory_insert' } }), BadRequestError);
+  await assert.rejects(client.tools.upsert({ source_code: SOURCE, source_type: 'typescript' }), UnprocessableEntityError);
+  await assert.rejects(client.tools.list({ tool_types: ['robot'] }), BadRequestError);
+});
+
+test('a tool is attached, approved and detached', async () => {
+  const agent = await newAgent();
+  const schema = { ...SCHEMA, name: 'sdk_attached' };
+  const tool = await client.tools.create({ source_code: SOURCE, json_schema: schema });
+  const attached = await client.agents.tools.attach(tool.id, { agent_id: agent.id });
+  assert.ok(attached.tools.some((one) => one.id === tool.id));
+  const listed = [];
+  for await (const one of other.agents.tools.list(agent.id, { limit: 2 })) listed.push(one.id);
+  assert.deepEqual(listed.toSorted(), attached.tools.map((one) => one.id).toSorted());
+  const approve = (name, value) => client.agents.tools.updateApproval(name, { agent_id: agent.id, body_requires_approval: value });
+  const approved = await approve('sdk_attached', true);
+  assert.deepEqual(approved.tool_rules.map((rule) => [rule.type, rule.tool_name]), [['requires_approval', 'sdk_attached']]);
+  assert.deepEqual((await approve('sdk_attached', false)).tool_rules, []);
+  const detached = await client.agents.tools.detach(tool.id, { agent_id: agent.id });
+  assert.ok(!detached.tools.some((one) => one.id === tool.id));
+  const rules = [{ type: 'max_count_per_step', tool_name: 'sdk_attached', max_count_limit: 2 }];
+  const ruled = await client.agents.update(agent.id, { tool_ids: [tool.id], tool_rules: rules, secrets: { KEY: 'never-shown' } });
+  assert.equal(ruled.tool_rules[0].max_count_limit, 2);
+  assert.deepEqual(ruled.secrets.map((secret) => [secret.key, secret.value]), [['KEY', '']]);
+  await client.tools.delete(tool.id);
+  assert.deepEqual((await other.agents.retrieve(agent.id)).tools, []);
+  await assert.rejects(client.agents.tools.attach(tool.id, { agent_id: agent.id }), NotFoundError);
+  await assert.rejects(client.agents.tools.detach(tool.id, { agent_id: agent.id }), NotFoundError);
+  await assert.rejects(approve('nothing', true), NotFoundError);
+  const wrong = [{ type: 'max_count_per_step', tool_name: 'x', max_count_limit: 0 }];
+  await assert.rejects(client.agents.update(agent.id, { tool_rules: wrong }), UnprocessableEntityError);
+  await assert.rejects(client.agents.update(agent.id, { tool_ids: [tool.id] }), BadRequestError);
+  await assert.rejects(client.agents.create({ tools: ['no_such_tool'] }), BadRequestError);
+});
+
+test('core memory is read and written by label', async () => {
+  const agent = await newAgent();
+  const labels = [];
+  for await (const block of client.agents.blocks.list(agent.id)) labels.push(block.label);
+  assert.deepEqual(labels, ['human']);
+  const read = await other.agents.blocks.retrieve('human', { agent_id: agent.id });
+  assert.equal(read.value, "The human's name is Ada.");
+  const changed = await client.agents.blocks.update('human', { agent_id: agent.id, value: 'Her name is Eve.' });
+  assert.deepEqual([changed.id, changed.value], [read.id, 'Her name is Eve.']);
+  assert.ok((await other.agents.recompile(agent.id, { dry_run: true })).includes('Her name is Eve.'));
+  assert.ok((await client.agents.recompile(agent.id)).includes('Her name is Eve.'));
+  await assert.rejects(client.agents.blocks.retrieve('nothing', { agent_id: agent.id }), NotFoundError);
+  await assert.rejects(client.agents.blocks.update('nothing', { agent_id: agent.id, value: 'x' }), NotFoundError);
+  await assert.rejects(client.agents.blocks.update('human', { agent_id: agent.id, value: 'long', limit: 3 }), UnprocessableEntityError);
 });

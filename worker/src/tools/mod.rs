@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdfast_shared::domain::Timestamp;
 use holdfast_shared::domain::agent::Agent;
-use holdfast_shared::domain::builtin_tools::CONVERSATION_SEARCH;
+use holdfast_shared::domain::builtin_tools::{CONVERSATION_SEARCH, MEMORY_FINISH_EDITS, SEND_MESSAGE};
 use holdfast_shared::domain::ids::StepId;
 use holdfast_shared::domain::lease::Lease;
 use holdfast_shared::domain::limits::TOOL_ERROR_CHARS;
@@ -175,8 +175,17 @@ fn plan(call: &ToolCall) -> Plan {
         CONVERSATION_SEARCH => {
             Search::read(call).map_or_else(|error| Plan::Answer(error.into_return(call)), Plan::Search)
         }
+        SEND_MESSAGE => Plan::Answer(send_message(call).unwrap_or_else(|error| error.into_return(call))),
+        // What a Python function would return that returns nothing.
+        MEMORY_FINISH_EDITS => Plan::Answer(ToolReturn::success(call, "None".to_owned())),
         _ => Plan::Answer(ToolError::NotFound.into_return(call)),
     }
+}
+
+/// The call itself is what the user sees; the tool has nothing to do but to take it.
+fn send_message(call: &ToolCall) -> Result<ToolReturn, ToolError> {
+    Arguments::read(call)?.text("message")?;
+    Ok(ToolReturn::success(call, "Sent message successfully.".to_owned()))
 }
 
 /// What the tool's limit leaves of its result. What a search finds is limited by itself.
@@ -378,7 +387,7 @@ mod tests {
             let expected = match plan(&call(name, "{}")) {
                 Plan::EditMemory => !tool.options.is_parallel,
                 Plan::Search(_) => tool.options.is_parallel,
-                Plan::Answer(_) => false,
+                Plan::Answer(tool_return) => tool_return.text != ToolError::NotFound.to_string(),
             };
             assert!(expected, "{name}");
         }
@@ -393,6 +402,19 @@ mod tests {
         assert_eq!(tool_return.status, ToolStatus::Error);
         assert!(tool_return.text.contains("not valid JSON"), "{}", tool_return.text);
         assert_eq!(read_arguments(&call).expect_err("no JSON"), tool_return.text);
+    }
+
+    #[test]
+    fn words_to_the_user_are_taken_as_said() {
+        for (name, arguments, status, expected) in [
+            (SEND_MESSAGE, r#"{"message": "hi"}"#, ToolStatus::Success, "Sent message successfully."),
+            (SEND_MESSAGE, "{}", ToolStatus::Error, "missing a required argument: 'message'"),
+            (MEMORY_FINISH_EDITS, "", ToolStatus::Success, "None"),
+        ] {
+            let Plan::Answer(tool_return) = plan(&call(name, arguments)) else { panic!("{name} needs nothing") };
+            assert_eq!(tool_return.status, status, "{name} {arguments}");
+            assert!(tool_return.text.contains(expected), "{}", tool_return.text);
+        }
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use holdfast_shared::domain::Timestamp;
 use holdfast_shared::domain::agent::Agent;
+use holdfast_shared::domain::block::BlockChange;
 use holdfast_shared::domain::event::Event;
-use holdfast_shared::domain::ids::{AgentId, MessageId, RunId, StepId, WorkerId};
+use holdfast_shared::domain::ids::{AgentId, MessageId, RunId, StepId, ToolId, WorkerId};
 use holdfast_shared::domain::lease::{Lease, TakeoverAfter};
 use holdfast_shared::domain::message::Message;
 use holdfast_shared::domain::page::Page;
@@ -17,7 +18,7 @@ use holdfast_shared::domain::position::SeqId;
 use holdfast_shared::domain::run::Run;
 use holdfast_shared::domain::step::Step;
 use holdfast_shared::domain::tenant::TenantId;
-use holdfast_shared::domain::tool::ToolReturn;
+use holdfast_shared::domain::tool::{Tool, ToolReturn};
 use holdfast_shared::ports::event_log::{EventLog, Live, LogError, Subscription};
 use holdfast_shared::ports::store::*;
 use tokio::sync::broadcast;
@@ -240,12 +241,46 @@ impl Store for FakeStore {
         &self,
         _: &TenantId,
         _: AgentId,
-        _: &AgentChange,
+        _: &AgentChange<'_>,
         _: Timestamp,
     ) -> Result<Option<Agent>, StoreError> {
         unreachable!("no part of the fan-out")
     }
     async fn delete_agent(&self, _: &TenantId, _: AgentId, _: Timestamp) -> Result<bool, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn recompile(&self, _: &TenantId, _: AgentId, _: bool, _: Timestamp) -> Result<Option<String>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn change_block(
+        &self,
+        _: &TenantId,
+        _: AgentId,
+        _: &str,
+        _: &BlockChange,
+        _: Timestamp,
+    ) -> Result<BlockChanged, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn put_tool(&self, _: Option<&TenantId>, _: &Tool) -> Result<Tool, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn tool(&self, _: &TenantId, _: ToolId) -> Result<Option<Tool>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn tools_by_name(&self, _: &TenantId, _: &[String]) -> Result<Vec<Tool>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn tools(&self, _: &TenantId, _: &ToolFilter, _: &Page<ToolId>) -> Result<Vec<Tool>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn count_tools(&self, _: &TenantId, _: &ToolFilter) -> Result<u64, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn change_tool(&self, _: &TenantId, _: &Tool) -> Result<Option<Tool>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn delete_tool(&self, _: &TenantId, _: ToolId, _: Timestamp) -> Result<bool, StoreError> {
         unreachable!("no part of the fan-out")
     }
     async fn messages(&self, _: &MessageFilter, _: &Page<MessageId>) -> Result<Vec<Message>, StoreError> {

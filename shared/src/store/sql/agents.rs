@@ -6,19 +6,17 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::page::{self, Keys, Place};
-use super::{Adapter, Builder, Conn, FIND, Row, document, id, list_of_ids, messages, moment};
+use super::{Adapter, Builder, Conn, FIND, Row, document, id, list_of_ids, messages, moment, tools};
 use crate::domain::Timestamp;
-use crate::domain::agent::{Agent, AgentSettings};
+use crate::domain::agent::{Agent, AgentSettings, PendingApproval};
 use crate::domain::block::Block;
-use crate::domain::builtin_tools;
 use crate::domain::ids::{AgentId, Id as _, MessageId};
 use crate::domain::message::{Body, Content, Message};
 use crate::domain::page::Page;
 use crate::domain::prompt::{self, PromptFacts};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
-use crate::domain::tool::Tool;
-use crate::ports::store::{AgentChange, AgentFilter, StoreError};
+use crate::ports::store::{AgentChange, AgentFilter, SettingsEdit, StoreError};
 use crate::store::values::{self, folded, micros, plain};
 
 pub(super) async fn create(
@@ -96,7 +94,7 @@ async fn get_in(conn: &mut Conn, tenant: &TenantId, id: AgentId) -> Result<Optio
     .fetch_optional(&mut *conn)
     .await?;
     let found = row.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    Ok(complete(conn, found).await?.pop())
+    Ok(complete(conn, tenant, found).await?.pop())
 }
 
 pub(super) async fn list(
@@ -123,7 +121,7 @@ pub(super) async fn list(
     let direction = page::push(&mut builder, keys, page, after, before);
     let rows = builder.build().fetch_all(&mut *conn).await?;
     let found = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    complete(&mut conn, direction.restore(found)).await
+    complete(&mut conn, tenant, direction.restore(found)).await
 }
 
 fn push_tags(builder: &mut Builder, filter: &AgentFilter) {
@@ -161,21 +159,19 @@ pub(super) async fn change(
     store: &Adapter,
     tenant: &TenantId,
     id: AgentId,
-    change: &AgentChange,
+    change: &AgentChange<'_>,
     now: Timestamp,
 ) -> Result<Option<Agent>, StoreError> {
     let mut tx = store.begin().await?;
-    let settings = change.settings.as_ref().map(values::document).transpose()?;
     let changed = sqlx::query(
-        "UPDATE agents SET updated_at = $3, name = coalesce($4, name), name_folded = coalesce($5, name_folded), \
-         settings = coalesce($6, settings) WHERE id = $1 AND tenant = $2 AND deleted_at IS NULL",
+        "UPDATE agents SET updated_at = $3, name = coalesce($4, name), name_folded = coalesce($5, name_folded) \
+         WHERE id = $1 AND tenant = $2 AND deleted_at IS NULL",
     )
     .bind(id.uuid())
     .bind(tenant.as_str())
     .bind(micros(now))
     .bind(change.name.as_deref().map(plain))
     .bind(change.name.as_deref().map(folded))
-    .bind(settings)
     .execute(&mut *tx)
     .await?;
     if changed.rows_affected() == 0 {
@@ -184,15 +180,40 @@ pub(super) async fn change(
     if let Some(wanted) = &change.message_ids {
         messages::set_context(&mut tx, id, wanted).await?;
     }
-    if let Some(settings) = &change.settings {
-        sqlx::query("DELETE FROM agent_tags WHERE agent_id = $1").bind(id.uuid()).execute(&mut *tx).await?;
-        insert_tags(&mut tx, id, &settings.tags).await?;
-        let blocks = blocks(&mut tx, id).await?;
-        recompile(&mut tx, id, settings, &blocks, now).await?;
+    if let Some(edit) = change.settings {
+        edit_settings(&mut tx, id, now, edit).await?;
     }
     let agent = get_in(&mut tx, tenant, id).await?;
     tx.commit().await?;
     Ok(agent)
+}
+
+/// Edits an agent's settings and what hangs on them. Holds the agent's row from then on.
+pub(super) async fn edit_settings(
+    conn: &mut Conn,
+    id: AgentId,
+    now: Timestamp,
+    edit: SettingsEdit<'_>,
+) -> Result<(), StoreError> {
+    let row = sqlx::query(concat!("SELECT settings FROM agents WHERE id = $1", for_update!()))
+        .bind(id.uuid())
+        .fetch_one(&mut *conn)
+        .await?;
+    let before: AgentSettings = document(&row, "settings")?;
+    let after = edit(&before);
+    if after == before {
+        return Ok(());
+    }
+    sqlx::query("UPDATE agents SET settings = $2, updated_at = $3 WHERE id = $1")
+        .bind(id.uuid())
+        .bind(values::document(&after)?)
+        .bind(micros(now))
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query("DELETE FROM agent_tags WHERE agent_id = $1").bind(id.uuid()).execute(&mut *conn).await?;
+    insert_tags(conn, id, &after.tags).await?;
+    let blocks = blocks(conn, id).await?;
+    recompile(conn, id, &after, &blocks, now).await
 }
 
 /// Compiles the agent's system message and puts it in the place of the old one.
@@ -203,13 +224,54 @@ pub(super) async fn recompile(
     blocks: &[Block],
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    let text = compile(conn, agent_id, settings, blocks, now).await?;
+    messages::replace_system(conn, agent_id, &Body::System(Content::Text(text))).await
+}
+
+async fn compile(
+    conn: &mut Conn,
+    agent_id: AgentId,
+    settings: &AgentSettings,
+    blocks: &[Block],
+    now: Timestamp,
+) -> Result<String, StoreError> {
     let outside: i64 = sqlx::query_scalar("SELECT count(*) FROM messages WHERE agent_id = $1 AND NOT in_context")
         .bind(agent_id.uuid())
-        .fetch_one(&mut *conn)
+        .fetch_one(conn)
         .await?;
     let facts = PromptFacts { agent_id, compiled_at: now, messages_outside: values::unsigned(outside)? };
-    let body = Body::System(Content::Text(prompt::compile(settings, blocks, &facts)));
-    messages::replace_system(conn, agent_id, &body).await
+    Ok(prompt::compile(settings, blocks, &facts))
+}
+
+pub(super) async fn recompile_on_demand(
+    store: &Adapter,
+    tenant: &TenantId,
+    id: AgentId,
+    is_kept: bool,
+    now: Timestamp,
+) -> Result<Option<String>, StoreError> {
+    let mut tx = store.begin().await?;
+    let Some(settings) = hold(&mut tx, tenant, id).await? else { return Ok(None) };
+    let blocks = blocks(&mut tx, id).await?;
+    let text = compile(&mut tx, id, &settings, &blocks, now).await?;
+    if is_kept {
+        messages::replace_system(&mut tx, id, &Body::System(Content::Text(text.clone()))).await?;
+        tx.commit().await?;
+    }
+    Ok(Some(text))
+}
+
+/// Locks a tenant's agent until the end of the transaction and says its settings.
+pub(super) async fn hold(conn: &mut Conn, tenant: &TenantId, id: AgentId) -> Result<Option<AgentSettings>, StoreError> {
+    let row = sqlx::query(concat!(
+        "SELECT settings FROM agents WHERE id = $1 AND tenant = $2 AND deleted_at IS NULL",
+        for_update!()
+    ))
+    .bind(id.uuid())
+    .bind(tenant.as_str())
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| document(&row, "settings")).transpose()
 }
 
 pub(super) async fn delete(
@@ -248,8 +310,8 @@ async fn blocks_of(conn: &mut Conn, agents: &[AgentId]) -> Result<HashMap<AgentI
     Ok(blocks)
 }
 
-/// Adds to agents what is not in their own rows.
-async fn complete(conn: &mut Conn, mut agents: Vec<Agent>) -> Result<Vec<Agent>, StoreError> {
+/// Adds to a tenant's agents what is not in their own rows.
+async fn complete(conn: &mut Conn, tenant: &TenantId, mut agents: Vec<Agent>) -> Result<Vec<Agent>, StoreError> {
     if agents.is_empty() {
         return Ok(agents);
     }
@@ -261,7 +323,7 @@ async fn complete(conn: &mut Conn, mut agents: Vec<Agent>) -> Result<Vec<Agent>,
         " ORDER BY agent_id, position"
     ))
     .bind(list_of_ids(ids.iter().map(|id| id.uuid())))
-    .fetch_all(conn)
+    .fetch_all(&mut *conn)
     .await?;
     let mut messages: HashMap<AgentId, Vec<MessageId>> = HashMap::new();
     for row in &rows {
@@ -270,17 +332,36 @@ async fn complete(conn: &mut Conn, mut agents: Vec<Agent>) -> Result<Vec<Agent>,
     for agent in &mut agents {
         agent.blocks = blocks.remove(&agent.id).unwrap_or_default();
         agent.message_ids = messages.remove(&agent.id).unwrap_or_default();
-        agent.tools = attached_tools(&agent.settings);
     }
+    attach(conn, tenant, &mut agents).await?;
     Ok(agents)
 }
 
-/// The attached tools that exist.
-pub(super) fn attached_tools(settings: &AgentSettings) -> Vec<Tool> {
-    settings.tools.iter().filter_map(|name| builtin_tools::by_name(name)).cloned().collect()
+/// Adds to a tenant's agents their tools, and the calls that wait for the client.
+pub(super) async fn attach(conn: &mut Conn, tenant: &TenantId, agents: &mut [Agent]) -> Result<(), StoreError> {
+    tools::attach(conn, tenant, agents).await?;
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        message_columns!(),
+        ", (SELECT approval_deadline FROM agents WHERE agents.id = messages.agent_id) AS approval_deadline \
+         FROM messages WHERE id IN (SELECT pending_approval FROM agents WHERE pending_approval IS NOT NULL AND id",
+        in_ids!("$1"),
+        ")"
+    ))
+    .bind(list_of_ids(agents.iter().map(|agent| agent.id.uuid())))
+    .fetch_all(conn)
+    .await?;
+    for row in &rows {
+        let request = messages::read(row)?;
+        let deadline = row.try_get::<Option<i64>, _>("approval_deadline")?.map(values::moment).transpose()?;
+        if let Some(agent) = agents.iter_mut().find(|agent| agent.id == request.agent_id) {
+            agent.pending_approval = Some(PendingApproval { request, deadline });
+        }
+    }
+    Ok(())
 }
 
-/// An agent as its row has it, without blocks and messages.
+/// An agent as its row has it, without what [`complete`] adds.
 pub(super) fn read(row: &Row) -> Result<Agent, StoreError> {
     let stop_reason = row.try_get::<Option<&str>, _>("last_stop_reason")?;
     let completion = row.try_get::<Option<i64>, _>("last_run_completion")?;

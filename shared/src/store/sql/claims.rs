@@ -18,6 +18,7 @@ use crate::domain::position::SeqId;
 use crate::domain::run::{Run, RunState};
 use crate::domain::step::{OpenStep, RecordedAnswer};
 use crate::domain::stop_reason::StopReason;
+use crate::domain::tenant::TenantId;
 use crate::domain::tool::ToolReturn;
 use crate::ports::store::{Claim, Claimed, Context, Heartbeat, OutboxEntry, StoreError};
 use crate::store::values::{self, micros, unsigned};
@@ -257,7 +258,7 @@ pub(super) async fn context(store: &Adapter, lease: &Lease) -> Result<Context, S
     let mut conn = store.reader().acquire().await?;
     // This only reads, so the lease is checked without a lock: a zombie that reads harms nobody.
     let row = sqlx::query(concat!(
-        "SELECT ",
+        "SELECT tenant, ",
         agent_columns!(),
         " FROM agents WHERE id = (SELECT agent_id FROM runs \
          WHERE id = $1 AND epoch = $2 AND worker_id = $3 AND status = 'running')"
@@ -272,7 +273,8 @@ pub(super) async fn context(store: &Adapter, lease: &Lease) -> Result<Context, S
     agent.blocks = agents::blocks(&mut conn, agent.id).await?;
     let messages = messages::in_context(&mut conn, agent.id).await?;
     agent.message_ids = messages.iter().map(|message| message.id).collect();
-    agent.tools = agents::attached_tools(&agent.settings);
+    let tenant = values::word(row.try_get("tenant")?, TenantId::parse)?;
+    agents::attach(&mut conn, &tenant, std::slice::from_mut(&mut agent)).await?;
     Ok(Context { agent, messages })
 }
 

@@ -1,14 +1,15 @@
-//! The memory tools' edits.
+//! Changes of memory blocks: by the memory tools, and by the client.
 
 use super::{Adapter, Conn, agents, claims, document, steps};
 use crate::domain::Timestamp;
 use crate::domain::agent::AgentSettings;
-use crate::domain::block::Block;
+use crate::domain::block::{Block, BlockChange};
 use crate::domain::ids::{AgentId, BlockId, Id as _, StepId};
 use crate::domain::lease::Lease;
+use crate::domain::tenant::TenantId;
 use crate::domain::tool::ToolReturn;
-use crate::ports::store::{MemoryEdit, StoreError};
-use crate::store::values::{micros, plain};
+use crate::ports::store::{BlockChanged, MemoryEdit, StoreError};
+use crate::store::values::{self, micros, plain};
 
 /// A tool call of a step.
 #[derive(Debug, Clone, Copy)]
@@ -79,9 +80,16 @@ async fn change(
         .ok_or_else(|| StoreError::Corrupt(format!("{id} is not a block of {agent}")))?;
     block.value = plain(value).into_owned();
     block.updated_at = now;
-    sqlx::query("UPDATE blocks SET value = $2, updated_at = $3 WHERE id = $1")
-        .bind(id.uuid())
-        .bind(&block.value)
+    write(conn, agent, block, now).await
+}
+
+/// Writes a block that is there. Its agent counts as changed.
+async fn write(conn: &mut Conn, agent: AgentId, block: &Block, now: Timestamp) -> Result<(), StoreError> {
+    sqlx::query("UPDATE blocks SET label = $2, value = $3, details = $4, updated_at = $5 WHERE id = $1")
+        .bind(block.id.uuid())
+        .bind(plain(&block.label))
+        .bind(plain(&block.value))
+        .bind(values::document(&block.details)?)
         .bind(micros(now))
         .execute(&mut *conn)
         .await?;
@@ -91,4 +99,27 @@ async fn change(
         .execute(conn)
         .await?;
     Ok(())
+}
+
+pub(super) async fn change_block(
+    store: &Adapter,
+    tenant: &TenantId,
+    agent: AgentId,
+    label: &str,
+    change: &BlockChange,
+    now: Timestamp,
+) -> Result<BlockChanged, StoreError> {
+    let mut tx = store.begin().await?;
+    let Some(settings) = agents::hold(&mut tx, tenant, agent).await? else { return Ok(BlockChanged::NoAgent) };
+    let mut blocks = agents::blocks(&mut tx, agent).await?;
+    let Some(place) = blocks.iter().position(|block| block.label == label) else { return Ok(BlockChanged::NoBlock) };
+    let after = match change.apply(&blocks[place], &blocks, now) {
+        Ok(after) => after,
+        Err(why) => return Ok(BlockChanged::Refused(why)),
+    };
+    write(&mut tx, agent, &after, now).await?;
+    blocks[place] = after.clone();
+    agents::recompile(&mut tx, agent, &settings, &blocks, now).await?;
+    tx.commit().await?;
+    Ok(BlockChanged::Changed(after))
 }

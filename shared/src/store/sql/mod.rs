@@ -10,11 +10,12 @@ use serde::de::DeserializeOwned;
 use sqlx::{Database, QueryBuilder, Row as _};
 use uuid::Uuid;
 
-use super::{Adapter, Db, FIND, list_of_ids, list_of_numbers};
+use super::{Adapter, Db, FIND, IN_IDS, IN_TEXTS, list_of_ids, list_of_numbers, list_of_texts};
 use crate::domain::Timestamp;
 use crate::domain::agent::Agent;
+use crate::domain::block::BlockChange;
 use crate::domain::event::Event;
-use crate::domain::ids::{AgentId, Id, MessageId, RunId, StepId, WorkerId};
+use crate::domain::ids::{AgentId, Id, MessageId, RunId, StepId, ToolId, WorkerId};
 use crate::domain::lease::{Lease, TakeoverAfter};
 use crate::domain::message::Message;
 use crate::domain::page::Page;
@@ -22,11 +23,11 @@ use crate::domain::position::SeqId;
 use crate::domain::run::Run;
 use crate::domain::step::Step;
 use crate::domain::tenant::TenantId;
-use crate::domain::tool::ToolReturn;
+use crate::domain::tool::{Tool, ToolReturn};
 use crate::ports::store::{
-    Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, CancelRequest, Claim, Compaction, Context,
-    ExpiredApproval, Heartbeat, MemoryEdit, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey,
-    RunEnd, RunFilter, StepCommit, Store, StoreError,
+    Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, BlockChanged, CancelRequest, Claim, Compaction,
+    Context, ExpiredApproval, Heartbeat, MemoryEdit, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry,
+    RequestKey, RunEnd, RunFilter, StepCommit, Store, StoreError, ToolFilter,
 };
 use crate::store::values;
 
@@ -64,6 +65,13 @@ macro_rules! is_blocked {
     };
 }
 
+/// The columns that [`tools::read`] wants.
+macro_rules! tool_columns {
+    () => {
+        "id, name, description, parameters, source, options, created_at, updated_at"
+    };
+}
+
 mod agents;
 mod approvals;
 mod claims;
@@ -77,6 +85,7 @@ mod page;
 mod rescue;
 mod runs;
 mod steps;
+mod tools;
 
 /// A connection, in or outside of a transaction.
 type Conn = <Db as Database>::Connection;
@@ -108,7 +117,7 @@ impl Store for Adapter {
         &self,
         tenant: &TenantId,
         id: AgentId,
-        change: &AgentChange,
+        change: &AgentChange<'_>,
         now: Timestamp,
     ) -> Result<Option<Agent>, StoreError> {
         agents::change(self, tenant, id, change, now).await
@@ -116,6 +125,61 @@ impl Store for Adapter {
 
     async fn delete_agent(&self, tenant: &TenantId, id: AgentId, now: Timestamp) -> Result<bool, StoreError> {
         agents::delete(self, tenant, id, now).await
+    }
+
+    async fn recompile(
+        &self,
+        tenant: &TenantId,
+        id: AgentId,
+        is_kept: bool,
+        now: Timestamp,
+    ) -> Result<Option<String>, StoreError> {
+        agents::recompile_on_demand(self, tenant, id, is_kept, now).await
+    }
+
+    async fn change_block(
+        &self,
+        tenant: &TenantId,
+        agent: AgentId,
+        label: &str,
+        change: &BlockChange,
+        now: Timestamp,
+    ) -> Result<BlockChanged, StoreError> {
+        memory::change_block(self, tenant, agent, label, change, now).await
+    }
+
+    async fn put_tool(&self, tenant: Option<&TenantId>, tool: &Tool) -> Result<Tool, StoreError> {
+        tools::put(self, tenant, tool).await
+    }
+
+    async fn tool(&self, tenant: &TenantId, id: ToolId) -> Result<Option<Tool>, StoreError> {
+        tools::get(self, tenant, id).await
+    }
+
+    async fn tools_by_name(&self, tenant: &TenantId, names: &[String]) -> Result<Vec<Tool>, StoreError> {
+        let mut conn = self.reader().acquire().await?;
+        Ok(tools::meanings(&mut conn, tenant, names).await?.of(names))
+    }
+
+    async fn tools(
+        &self,
+        tenant: &TenantId,
+        filter: &ToolFilter,
+        page: &Page<ToolId>,
+    ) -> Result<Vec<Tool>, StoreError> {
+        tools::list(self, tenant, filter, page).await
+    }
+
+    async fn count_tools(&self, tenant: &TenantId, filter: &ToolFilter) -> Result<u64, StoreError> {
+        tools::count(self, tenant, filter).await
+    }
+
+    async fn change_tool(&self, tenant: &TenantId, tool: &Tool) -> Result<Option<Tool>, StoreError> {
+        tools::change(self, tenant, tool).await
+    }
+
+    async fn delete_tool(&self, tenant: &TenantId, id: ToolId, now: Timestamp) -> Result<bool, StoreError> {
+        tools::delete(self, tenant, id, now).await
     }
 
     async fn messages(&self, filter: &MessageFilter, page: &Page<MessageId>) -> Result<Vec<Message>, StoreError> {

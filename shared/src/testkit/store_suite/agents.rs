@@ -49,15 +49,99 @@ pub async fn a_change_of_settings_compiles_the_system_message_anew(store: Shared
     assert_eq!(texts(&before), ["system"]);
 
     let settings = AgentSettings { system: "Be brief.".to_owned(), ..default_settings() };
-    let change = AgentChange { settings: Some(settings.clone()), ..AgentChange::default() };
+    let edit = |_: &AgentSettings| settings.clone();
+    let change = AgentChange { settings: Some(&edit), ..AgentChange::default() };
     let changed = store.change_agent(&scene.tenant, scene.agent, &change, later).await.expect("changed");
-    assert_eq!(changed.map(|agent| agent.settings), Some(settings));
+    assert_eq!(changed.map(|agent| agent.settings), Some(settings.clone()));
     let after = scene.history().await;
     assert_eq!(after[0].id, before[0].id, "the message keeps its id");
     let Body::System(content) = &after[0].body else { panic!("a system message") };
     assert!(content.text().starts_with("Be brief.") && content.text().contains("I help."), "{}", content.text());
     let nobody = store.change_agent(&scene.tenant, new_id(), &change, later).await.expect("an answer");
     assert_eq!(nobody, None);
+}
+
+/// See the name.
+pub async fn changes_of_settings_at_the_same_time_do_not_undo_each_other(store: SharedStore) {
+    let scene = Scene::new(&store).await;
+    let tags: Vec<String> = (0..8).map(|number| format!("tag {number}")).collect();
+    let adding = tags.iter().map(|tag| {
+        let (store, tenant, agent, tag) = (Arc::clone(&store), scene.tenant.clone(), scene.agent, tag.clone());
+        tokio::spawn(async move {
+            let edit = |before: &AgentSettings| {
+                let mut after = before.clone();
+                after.tags.push(tag.clone());
+                after
+            };
+            let change = AgentChange { settings: Some(&edit), ..AgentChange::default() };
+            store.change_agent(&tenant, agent, &change, now()).await.expect("changed").expect("known");
+        })
+    });
+    for added in adding.collect::<Vec<_>>() {
+        added.await.expect("no panic");
+    }
+    let mut found = scene.agent().await.settings.tags;
+    found.sort();
+    assert_eq!(found, tags);
+    let filter = AgentFilter { tags, match_all_tags: true, ..AgentFilter::default() };
+    let agents = store.agents(&scene.tenant, &filter, &first_page(Order::Ascending)).await.expect("readable");
+    assert_eq!(agents.len(), 1, "it is found by all of them");
+}
+
+/// See the name.
+pub async fn a_changed_block_is_in_the_system_message_at_once(store: SharedStore) {
+    let scene = Scene::new(&store).await;
+    let before = scene.agent().await;
+    let later = now() + Duration::from_secs(1);
+    let change = BlockChange {
+        value: Some("She likes fjords.".to_owned()),
+        label: Some("ada".to_owned()),
+        ..BlockChange::default()
+    };
+    let changed = store.change_block(&scene.tenant, scene.agent, "human", &change, later).await.expect("an answer");
+    let BlockChanged::Changed(block) = changed else { panic!("{changed:?}") };
+    let after = scene.agent().await;
+    assert_eq!(after.blocks, [before.blocks[0].clone(), block.clone()]);
+    assert_eq!((block.id, block.label.as_str(), block.updated_at), (before.blocks[1].id, "ada", later));
+    assert_eq!(after.updated_at, later);
+    let system = scene.history().await.swap_remove(0);
+    let Body::System(content) = &system.body else { panic!("a system message") };
+    assert!(content.text().contains("<ada>") && content.text().contains("She likes fjords."), "{}", content.text());
+
+    let refused = |changed: Result<BlockChanged, StoreError>| match changed.expect("an answer") {
+        BlockChanged::Refused(why) => why,
+        other => panic!("{other:?}"),
+    };
+    let too_long = BlockChange { value: Some("x".repeat(1001)), ..BlockChange::default() };
+    let why = refused(store.change_block(&scene.tenant, scene.agent, "ada", &too_long, later).await);
+    assert!(matches!(why, BlockWriteError::TooLong { length: 1001, limit: 1000, .. }), "{why:?}");
+    let taken = BlockChange { label: Some("persona".to_owned()), ..BlockChange::default() };
+    let why = refused(store.change_block(&scene.tenant, scene.agent, "ada", &taken, later).await);
+    assert_eq!(why, BlockWriteError::LabelTaken("persona".to_owned()));
+    let nothing = BlockChange::default();
+    let gone = store.change_block(&scene.tenant, scene.agent, "human", &nothing, later).await.expect("an answer");
+    assert_eq!(gone, BlockChanged::NoBlock);
+    let other = TenantId::parse("other").expect("a tenant");
+    let foreign = store.change_block(&other, scene.agent, "ada", &change, later).await.expect("an answer");
+    assert_eq!(foreign, BlockChanged::NoAgent);
+    assert_eq!(scene.agent().await, after, "what is refused changes nothing");
+}
+
+/// See the name.
+pub async fn a_system_message_is_compiled_on_demand(store: SharedStore) {
+    let scene = Scene::new(&store).await;
+    let text = |history: Vec<Message>| match &history[0].body {
+        Body::System(content) => content.text(),
+        other => panic!("{other:?}"),
+    };
+    let before = text(scene.history().await);
+    let tried = store.recompile(&scene.tenant, scene.agent, false, now()).await.expect("an answer").expect("known");
+    assert!(tried.starts_with("Be kind.") && tried.contains("I help."), "{tried}");
+    assert_eq!(text(scene.history().await), before, "only tried");
+    let kept = store.recompile(&scene.tenant, scene.agent, true, now()).await.expect("an answer").expect("known");
+    assert_eq!(text(scene.history().await), kept);
+    let other = TenantId::parse("other").expect("a tenant");
+    assert_eq!(store.recompile(&other, scene.agent, true, now()).await.expect("an answer"), None);
 }
 
 /// See the name.

@@ -11,11 +11,11 @@ use uuid::Uuid;
 use crate::domain::Timestamp;
 use crate::domain::agent::{Agent, AgentSettings};
 use crate::domain::approval::{Answering, CallAnswer};
-use crate::domain::block::{Block, BlockDetails};
+use crate::domain::block::{Block, BlockChange, BlockDetails, BlockWriteError};
 use crate::domain::builtin_tools;
 use crate::domain::compaction::{CompactionStats, CompactionTrigger, Summary};
 use crate::domain::event::{Event, EventKind};
-use crate::domain::ids::{AgentId, Id, MessageId, RunId, StepId, WorkerId};
+use crate::domain::ids::{AgentId, Id, MessageId, RunId, StepId, ToolId, WorkerId};
 use crate::domain::lease::{Lease, TakeoverAfter};
 use crate::domain::limits::{APPEND_BATCH_BYTES, READ_BYTES};
 use crate::domain::message::{Answer, AnswerPart, Body, Content, Labels, Message, Role};
@@ -28,13 +28,14 @@ use crate::domain::run::{
 use crate::domain::step::{Retry, StepStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
-use crate::domain::tool::{ToolCall, ToolReturn, ToolStatus};
+use crate::domain::tool::{HttpEndpoint, Tool, ToolCall, ToolOptions, ToolReturn, ToolSource, ToolSpec, ToolStatus};
+use crate::domain::tool_rule::ToolRule;
 use crate::domain::usage::{RunUsage, Usage};
 use crate::ports::seams::Seams;
 use crate::ports::store::{
-    Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, ApprovalChange, CancelRequest, Claim, Claimed,
-    Compaction, EditOutcome, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunEnd, RunFilter,
-    StepCommit, Store, StoreError,
+    Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, ApprovalChange, BlockChanged, CancelRequest,
+    Claim, Claimed, Compaction, EditOutcome, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey,
+    RunEnd, RunFilter, StepCommit, Store, StoreError, ToolFilter,
 };
 
 mod agents;
@@ -45,6 +46,7 @@ mod lists;
 mod outbox;
 mod runs;
 mod steps;
+mod tools;
 
 pub use agents::*;
 pub use approvals::*;
@@ -54,6 +56,7 @@ pub use lists::*;
 pub use outbox::*;
 pub use runs::*;
 pub use steps::*;
+pub use tools::*;
 
 /// Makes a test of each case. The argument is an async function that runs a case on a new, empty store.
 #[macro_export]
@@ -63,6 +66,9 @@ macro_rules! store_contract {
             an_agent_reads_back_as_it_was_stored
             agents_are_found_by_name_text_and_tags
             a_change_of_settings_compiles_the_system_message_anew
+            changes_of_settings_at_the_same_time_do_not_undo_each_other
+            a_changed_block_is_in_the_system_message_at_once
+            a_system_message_is_compiled_on_demand
             a_client_chooses_what_is_in_context
             a_deleted_agent_is_unknown_but_its_runs_stay
             tenants_see_nothing_of_each_other
@@ -110,6 +116,12 @@ macro_rules! store_contract {
             the_outbox_keeps_hints_until_they_are_done
             lost_runs_are_hinted_again_but_not_too_often
             any_text_can_be_stored
+            a_tool_takes_the_place_of_the_one_of_its_name
+            tools_are_filtered_together_with_the_built_in_ones
+            pages_of_tools_have_no_gap_or_repeat
+            a_tenant_sees_its_own_tools_and_the_operators
+            agents_and_their_runs_have_the_attached_tools
+            a_deleted_tool_is_taken_from_the_agents_of_its_tenant
         );
     };
     (@tests $with_store:path: $($case:ident)*) => {$(

@@ -1,0 +1,206 @@
+//! Memory blocks: those that come with a new agent, changes, and the object (api/04 §3).
+
+use serde_json::{Value, json};
+
+use crate::domain::block::{Block, BlockChange, BlockDetails, check_length};
+use crate::domain::limits::BLOCK_CHARS;
+use crate::wire::read::{BodyError, Node};
+
+/// A block that comes with a new agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewBlock {
+    /// Its name inside the agent.
+    pub label: String,
+    /// The text.
+    pub value: String,
+    /// Everything else.
+    pub details: BlockDetails,
+}
+
+/// The blocks of a body that makes an agent.
+///
+/// # Errors
+/// The form is wrong.
+pub fn read_new(body: &Node<'_>) -> Result<Vec<NewBlock>, BodyError> {
+    let Some(list) = body.get("memory_blocks") else { return Ok(Vec::new()) };
+    let mut blocks: Vec<NewBlock> = Vec::new();
+    for node in list.items()? {
+        node.object()?;
+        let label = node.required("label")?;
+        let name = read_label(&label)?;
+        if blocks.iter().any(|block| block.label == name) {
+            return Err(label.malformed("is used by an earlier block: labels are unique in an agent"));
+        }
+        let value = node.required("value")?;
+        let limit = node.get("limit").map_or(Ok(BLOCK_CHARS), |limit| limit.at_least(1))?;
+        check_length(&name, value.string()?, limit).map_err(|error| value.malformed(&error.to_string()))?;
+        let description =
+            node.optional_string("description")?.or_else(|| default_description(&name).map(str::to_owned));
+        let details = BlockDetails {
+            limit,
+            description,
+            read_only: node.flag("read_only", false)?,
+            metadata: read_object(&node, "metadata")?,
+            tags: node.string_list("tags")?,
+            hidden: read_boolean(&node, "hidden")?,
+        };
+        blocks.push(NewBlock { label: name, value: value.string()?.to_owned(), details });
+    }
+    Ok(blocks)
+}
+
+/// A body that changes a block.
+///
+/// # Errors
+/// The form is wrong.
+pub fn parse_change(body: &Value) -> Result<BlockChange, BodyError> {
+    let body = Node::body(body)?;
+    Ok(BlockChange {
+        label: body.get("label").map(|label| read_label(&label)).transpose()?,
+        value: body.optional_string("value")?,
+        limit: body.get("limit").map(|limit| limit.at_least(1)).transpose()?,
+        description: body.optional_string("description")?,
+        read_only: read_boolean(&body, "read_only")?,
+        metadata: read_object(&body, "metadata")?,
+        tags: body.get("tags").map(|tags| tags.strings()).transpose()?,
+        hidden: read_boolean(&body, "hidden")?,
+    })
+}
+
+fn read_label(node: &Node<'_>) -> Result<String, BodyError> {
+    match node.string()? {
+        // The label becomes a tag in the prompt.
+        "" => Err(node.malformed("must not be empty")),
+        label => Ok(label.to_owned()),
+    }
+}
+
+fn read_boolean(node: &Node<'_>, name: &str) -> Result<Option<bool>, BodyError> {
+    node.get(name).map(|value| value.boolean()).transpose()
+}
+
+fn read_object(node: &Node<'_>, name: &str) -> Result<Option<Value>, BodyError> {
+    node.get(name).map(|value| value.object().map(|_| value.value().clone())).transpose()
+}
+
+fn default_description(label: &str) -> Option<&'static str> {
+    match label {
+        "human" => {
+            Some("What you know about the person you talk with: keep it correct and add what will matter later.")
+        }
+        "persona" => Some("Who you are: how you speak and behave, and what you have learnt about your own work."),
+        _ => None,
+    }
+}
+
+/// `Block`
+#[must_use]
+pub fn object(block: &Block) -> Value {
+    let details = &block.details;
+    json!({
+        "id": block.id,
+        "label": block.label,
+        "value": block.value,
+        "limit": details.limit,
+        "description": details.description,
+        "read_only": details.read_only,
+        "metadata": details.metadata.clone().unwrap_or_else(|| json!({})),
+        "hidden": details.hidden,
+        "is_template": false,
+        "template_name": null,
+        "template_id": null,
+        "base_template_id": null,
+        "deployment_id": null,
+        "entity_id": null,
+        "preserve_on_migration": false,
+        "project_id": null,
+        "created_by_id": null,
+        "last_updated_by_id": null,
+        "tags": details.tags,
+    })
+}
+
+/// `Memory`, as an agent shows it and as it can be asked for alone.
+#[must_use]
+pub fn memory(agent_type: &str, blocks: &[Block]) -> Value {
+    json!({
+        "agent_type": agent_type,
+        "blocks": blocks.iter().map(object).collect::<Vec<_>>(),
+        "file_blocks": [],
+        "prompt_template": "",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+    use crate::domain::block::BlockWriteError;
+    use crate::domain::ids::BlockId;
+
+    fn block(label: &str, digit: char) -> Block {
+        let id = format!("block-123e4567-e89b-42d3-8456-42661417400{digit}");
+        let at = "2026-01-15T09:00:00Z".parse::<Timestamp>().expect("a time");
+        Block {
+            id: id.parse::<BlockId>().expect("an id"),
+            label: label.to_owned(),
+            value: "12345".to_owned(),
+            details: BlockDetails {
+                limit: 8,
+                description: Some("d".to_owned()),
+                read_only: true,
+                metadata: None,
+                tags: vec!["t".to_owned()],
+                hidden: None,
+            },
+            created_at: at,
+            updated_at: at,
+        }
+    }
+
+    fn change(body: Value) -> Result<Block, BlockWriteError> {
+        let all = [block("one", '1'), block("two", '2')];
+        let later = "2026-01-15T10:00:00Z".parse().expect("a time");
+        parse_change(&body).expect("a valid body").apply(&all[0], &all, later)
+    }
+
+    #[test]
+    fn a_change_leaves_what_it_does_not_name() {
+        let before = block("one", '1');
+        let after = change(json!({"value": "123", "description": null})).expect("changed");
+        assert_eq!((after.value.as_str(), &after.details), ("123", &before.details));
+        assert!(after.updated_at > after.created_at);
+        let after = change(json!({"label": "three", "limit": 5, "tags": [], "metadata": {"a": 1}, "read_only": false}));
+        let after = after.expect("changed");
+        assert_eq!((after.label.as_str(), after.details.limit, after.details.read_only), ("three", 5, false));
+        assert_eq!((after.details.tags.len(), after.details.metadata), (0, Some(json!({"a": 1}))));
+    }
+
+    #[test]
+    fn a_change_keeps_limit_and_labels() {
+        let length = |result: Result<Block, BlockWriteError>| match result {
+            Err(BlockWriteError::TooLong { length, limit, .. }) => (length, limit),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(length(change(json!({"value": "123456789"}))), (9, 8));
+        assert_eq!(length(change(json!({"limit": 4}))), (5, 4));
+        assert!(change(json!({"value": "123456789", "limit": 9})).is_ok());
+        assert_eq!(change(json!({"label": "two"})), Err(BlockWriteError::LabelTaken("two".to_owned())));
+        assert!(change(json!({"label": "one"})).is_ok());
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        for (body, path) in [
+            (json!({"label": ""}), "body.label: "),
+            (json!({"value": 1}), "body.value: "),
+            (json!({"limit": 0}), "body.limit: "),
+            (json!({"read_only": "no"}), "body.read_only: "),
+            (json!({"metadata": []}), "body.metadata: "),
+            (json!({"tags": "x"}), "body.tags: "),
+        ] {
+            let error = parse_change(&body).expect_err("refused");
+            assert!(error.to_string().starts_with(path), "{body}: {error}");
+        }
+    }
+}
