@@ -80,6 +80,12 @@ impl Client {
         self.answer(self.request(reqwest::Method::GET, path)).await
     }
 
+    /// GET with more headers
+    pub async fn get_with(&self, path: &str, headers: &[(&'static str, &str)]) -> Answer {
+        let request = self.request(reqwest::Method::GET, path);
+        self.answer(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+    }
+
     /// POST with a JSON body
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.answer(self.request(reqwest::Method::POST, path).json(body)).await
