@@ -10,6 +10,8 @@ mod distributed;
 mod embedded;
 mod gate;
 mod harness;
+mod loop_table;
+mod notation;
 mod scripted_model;
 mod sdk;
 mod services;
