@@ -91,6 +91,12 @@ impl Client {
         self.answer(self.request(reqwest::Method::POST, path).json(body)).await
     }
 
+    /// POST with a JSON body and more headers
+    pub async fn post_with(&self, path: &str, headers: &[(&'static str, &str)], body: &Value) -> Answer {
+        let request = self.request(reqwest::Method::POST, path).json(body);
+        self.answer(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+    }
+
     /// POST of the same once more, as the SDKs do it after a minute without an answer
     pub async fn post_again(&self, path: &str, body: &Value) -> Answer {
         let request = self.request(reqwest::Method::POST, path).header("x-stainless-retry-count", "1");

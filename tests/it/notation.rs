@@ -106,7 +106,7 @@ pub fn slices(frames: &[Frame]) -> Vec<Slice> {
     let void = superseded(frames);
     let mut slices: Vec<Slice> = Vec::new();
     let mut last = None;
-    for json in stored(frames).iter().map(Frame::json).filter(|json| is_message(json)) {
+    for json in stored(frames).iter().map(Frame::json).filter(is_message) {
         let key = slice_key(&json);
         if last.as_ref() != Some(&key) {
             slices.push(Slice {
@@ -260,9 +260,11 @@ fn assert_steps(slices: &[Slice]) {
     for of_step in slices.chunk_by(|one, other| one.step == other.step) {
         assert!(done.insert(&of_step[0].step), "a step went on after another had begun: {}", of_step[0].step);
         let of = |kind: &str| of_step.iter().filter(|slice| slice.kind == kind).collect::<Vec<_>>();
-        let (calls, asked, results) = (of("tool_call_message"), of("approval_request_message"), of("tool_return_message"));
+        let (calls, asked, results) =
+            (of("tool_call_message"), of("approval_request_message"), of("tool_return_message"));
         assert!(results.len() <= 1, "results come once: {results:?}");
-        let answer_ids: BTreeSet<_> = of_step.iter().filter(|slice| slice.returns.is_empty()).map(|slice| &slice.id).collect();
+        let answer_ids: BTreeSet<_> =
+            of_step.iter().filter(|slice| slice.returns.is_empty()).map(|slice| &slice.id).collect();
         let messages = if calls.is_empty() || asked.is_empty() { 1 } else { 2 };
         assert!(answer_ids.len() <= messages, "an answer is one message: {of_step:#?}");
         let Some(results) = results.first() else { continue };
@@ -363,6 +365,9 @@ mod checkers {
             assert!(std::panic::catch_unwind(|| assert_related(&broken, Mode::Tokens)).is_err(), "{what} passes");
         }
         let good = frames(&stream());
-        assert!(std::panic::catch_unwind(|| assert_related(&good, Mode::Steps)).is_err(), "deltas pass for whole calls");
+        assert!(
+            std::panic::catch_unwind(|| assert_related(&good, Mode::Steps)).is_err(),
+            "deltas pass for whole calls"
+        );
     }
 }

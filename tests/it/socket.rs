@@ -48,13 +48,7 @@ impl Reply {
     }
 
     /// Sends a whole answer.
-    pub async fn text(
-        mut self,
-        status: u16,
-        headers: &[(&str, String)],
-        kind: &str,
-        body: &str,
-    ) -> Result<(), Left> {
+    pub async fn text(mut self, status: u16, headers: &[(&str, String)], kind: &str, body: &str) -> Result<(), Left> {
         let length = body.len();
         let head = head(status, kind, headers);
         self.write(format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes()).await

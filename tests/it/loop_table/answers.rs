@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{Kind, Row, Stage, rows};
+use crate::notation::Mode;
 use crate::scripted_model::asked::Turn;
 use crate::scripted_model::script::{Answer, End, Usage};
 
@@ -17,13 +18,17 @@ pub(super) const ROWS: &[Row] = rows![&Kind::ALL;
 ];
 
 async fn a_plain_answer(stage: Stage) {
-    let answer = Answer::new().reasons(&["A greeting; ", "answer briefly."], Some("cHJvb2Y=")).says(&["Hello", " Ada", "."]);
+    let answer =
+        Answer::new().reasons(&["A greeting; ", "answer briefly."], Some("cHJvb2Y=")).says(&["Hello", " Ada", "."]);
     let script = stage.script([answer]);
     let agent = stage.agent(&script, json!({"system": "You are terse."})).await;
     let played = stage.say(&agent, "Hi!").await;
     played.is("P R A S:end_turn U");
     assert_eq!(played.text("assistant_message"), "Hello Ada.");
     assert_eq!(played.text("reasoning_message"), "A greeting; answer briefly.");
+    let frames = |kind: &str| played.frames.iter().filter(|frame| frame.kind() == kind).count();
+    let counts = (frames("reasoning_message"), frames("assistant_message"));
+    assert_eq!(counts, if stage.mode == Mode::Tokens { (2, 3) } else { (1, 1) }, "a frame for each delta, or one");
     let usage = played.frame("usage_statistics");
     assert_eq!((&usage["prompt_tokens"], &usage["completion_tokens"]), (&json!(120), &json!(15)));
     assert_eq!(usage["step_count"], 1);

@@ -16,7 +16,8 @@ pub(super) const ROWS: &[Row] = rows![&Kind::ALL;
 
 async fn a_cancel_in_mid_stream(stage: Stage) {
     let gate = Gate::shut();
-    let script = stage.script([Answer::new().says(&["One ", "two"]).waits(&gate).says(&[" three"]), Answer::text("Yes?")]);
+    let script =
+        stage.script([Answer::new().says(&["One ", "two"]).waits(&gate).says(&[" three"]), Answer::text("Yes?")]);
     let agent = stage.agent(&script, json!({})).await;
     let mut stream = stage.open(&agent, json!({"input": "Count."})).await;
     let run = stream.run_id().await;

@@ -56,7 +56,8 @@ async fn a_wait_that_is_too_long(stage: Stage) {
 }
 
 async fn an_overload_passes(stage: Stage) {
-    let script = stage.script([Answer::refused(Failure::Overload), Answer::refused(Failure::Internal), Answer::text("Here.")]);
+    let script =
+        stage.script([Answer::refused(Failure::Overload), Answer::refused(Failure::Internal), Answer::text("Here.")]);
     let agent = stage.agent(&script, json!({})).await;
     let played = stage.say(&agent, "Hi!").await;
     played.is("P A S:end_turn U");

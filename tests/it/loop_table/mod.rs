@@ -183,7 +183,8 @@ fn assert_listed(listed: &Value, slices: &[Slice], is_complete: bool) {
     let kinds = kinds.map(|kind| format!("{kind}_message"));
     let text = |json: &Value, name: &str| json[name].as_str().unwrap_or_default().to_owned();
     let key = |json: &Value| [text(json, "message_type"), text(json, "id"), text(json, "otid"), text(json, "step_id")];
-    let listed: Vec<_> = listed.as_array().expect("a list").iter().map(key).filter(|key| kinds.contains(&key[0])).collect();
+    let listed: Vec<_> =
+        listed.as_array().expect("a list").iter().map(key).filter(|key| kinds.contains(&key[0])).collect();
     let mut shown: Vec<[String; 4]> = Vec::new();
     for slice in slices.iter().filter(|slice| !slice.is_void && kinds.contains(&slice.kind)) {
         let key = [slice.kind.clone(), slice.id.clone(), slice.otid.clone(), slice.step.clone()];
@@ -209,7 +210,8 @@ async fn play(kind: Kind) {
     let model = Arc::new(ScriptedModel::start().await);
     let (data, other_data) = (directory(), directory());
     let patient = Dev::start_with(data.path(), kind.settings(&model)).await;
-    let mut hurried: Settings = settings([("HOLDFAST_MODEL_IDLE_TIMEOUT_MS", "300"), ("HOLDFAST_MODEL_HEADER_TIMEOUT_MS", "300")]);
+    let mut hurried: Settings =
+        settings([("HOLDFAST_MODEL_IDLE_TIMEOUT_MS", "300"), ("HOLDFAST_MODEL_HEADER_TIMEOUT_MS", "300")]);
     hurried.extend(kind.settings(&model));
     let impatient = Dev::start_with(other_data.path(), hurried).await;
     std::panic::set_hook(Box::new(|panic| PLACE.set(panic.location().map(ToString::to_string).unwrap_or_default())));

@@ -58,12 +58,7 @@ pub fn read(body: &Value) -> Asked {
 fn user(asked: &mut Asked, blocks: &Value) {
     for block in items(blocks).filter(|block| block["type"] == "tool_result") {
         let (said, images) = content(&block["content"]);
-        asked.result(Returned {
-            id: block["tool_use_id"].as_str().map(str::to_owned),
-            name: None,
-            text: said,
-            images,
-        });
+        asked.result(Returned { id: block["tool_use_id"].as_str().map(str::to_owned), name: None, text: said, images });
     }
     let (said, images) = content(blocks);
     if !said.is_empty() || !images.is_empty() {
@@ -82,7 +77,8 @@ fn content(content: &Value) -> (String, Vec<String>) {
     if let Some(text) = content.as_str() {
         return (text.to_owned(), Vec::new());
     }
-    let texts: Vec<_> = items(content).filter(|block| block["type"] == "text").map(|block| text(block, "text")).collect();
+    let texts: Vec<_> =
+        items(content).filter(|block| block["type"] == "text").map(|block| text(block, "text")).collect();
     let images = items(content).filter(|block| block["type"] == "image").map(|block| {
         let source = &block["source"];
         format!("data:{};base64,{}", text(source, "media_type"), text(source, "data"))
@@ -178,10 +174,7 @@ pub fn tell(telling: &Telling<'_>) -> Vec<Act> {
         }
     };
     let usage = json!({"output_tokens": told.usage.completion});
-    acts.push(event(
-        "message_delta",
-        json!({"delta": {"stop_reason": reason, "stop_sequence": null}, "usage": usage}),
-    ));
+    acts.push(event("message_delta", json!({"delta": {"stop_reason": reason, "stop_sequence": null}, "usage": usage})));
     acts.push(event("message_stop", json!({})));
     acts
 }
@@ -218,9 +211,7 @@ pub fn list(names: &[String], limit: Option<&str>, after: Option<&str>) -> Value
     let limit: usize = limit.and_then(|limit| limit.parse().ok()).unwrap_or(20);
     let from = after.and_then(|after| names.iter().position(|name| name == after)).map_or(0, |place| place + 1);
     let page: Vec<_> = names.iter().skip(from).take(limit).collect();
-    let model = |name: &&String| {
-        json!({"type": "model", "id": name, "display_name": name, "created_at": "2026-01-01T00:00:00Z"})
-    };
+    let model = |name: &&String| json!({"type": "model", "id": name, "display_name": name, "created_at": "2026-01-01T00:00:00Z"});
     json!({
         "data": page.iter().map(model).collect::<Vec<_>>(), "has_more": from + page.len() < names.len(),
         "first_id": page.first(), "last_id": page.last(),

@@ -146,15 +146,6 @@ impl Asked {
         }
     }
 
-    /// The text of the last input.
-    pub fn last_input(&self) -> &str {
-        let inputs = self.turns.iter().rev().filter_map(|turn| match turn {
-            Turn::User { text, .. } => Some(text.as_str()),
-            _ => None,
-        });
-        inputs.into_iter().next().expect("an input")
-    }
-
     /// The last answer that comes back.
     pub fn last_answer(&self) -> &Earlier {
         let answers = self.turns.iter().rev().filter_map(|turn| match turn {
@@ -194,15 +185,17 @@ impl Asked {
                         return Some(format!("{results:?} do not answer {:?}", earlier.calls));
                     }
                 }
-                Turn::Assistant(earlier) if !earlier.calls.is_empty() => {
-                    if !matches!(self.turns.get(place + 1), Some(Turn::Results(_))) {
-                        return Some(format!("calls without results: {:?}", earlier.calls));
-                    }
+                Turn::Assistant(earlier) if !earlier.calls.is_empty() && !self.has_results_at(place + 1) => {
+                    return Some(format!("calls without results: {:?}", earlier.calls));
                 }
                 _ => {}
             }
         }
         None
+    }
+
+    fn has_results_at(&self, place: usize) -> bool {
+        matches!(self.turns.get(place), Some(Turn::Results(_)))
     }
 
     fn bad_offer(&self) -> Option<String> {

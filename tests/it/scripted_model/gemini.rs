@@ -13,7 +13,10 @@ pub fn read(model: &str, is_stream: bool, body: &Value) -> Asked {
     let config = &body["generationConfig"];
     let mut asked = Asked {
         model: model.to_owned(),
-        system: items(&body["systemInstruction"]["parts"]).map(|part| text(part, "text")).collect::<Vec<_>>().join("\n"),
+        system: items(&body["systemInstruction"]["parts"])
+            .map(|part| text(part, "text"))
+            .collect::<Vec<_>>()
+            .join("\n"),
         choice: match (text(calling, "mode"), calling["allowedFunctionNames"].as_array().map(Vec::as_slice)) {
             ("ANY", Some([name])) => Choice::Named(name.as_str().unwrap_or_default().to_owned()),
             ("ANY", _) => Choice::Required,
@@ -202,9 +205,7 @@ pub fn refuse(failure: &Failure) -> Refused {
         }
         Failure::Overload => refused(503, "UNAVAILABLE", "The model is overloaded. Please try again later."),
         // This API answers a bad key with 400.
-        Failure::Unauthorized => {
-            refused(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.")
-        }
+        Failure::Unauthorized => refused(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key."),
         Failure::Invalid(message) => refused(400, "INVALID_ARGUMENT", message),
         Failure::ContextOverflow => refused(
             400,

@@ -117,9 +117,11 @@ pub fn tell(telling: &Telling<'_>) -> Vec<Act> {
                 let function = json!({"name": name, "arguments": ""});
                 let call = json!({"index": place, "id": id, "type": "function", "function": function});
                 acts.push(delta(json!({"tool_calls": [call]})));
-                acts.extend(arguments.iter().map(|new| {
-                    delta(json!({"tool_calls": [{"index": place, "function": {"arguments": new}}]}))
-                }));
+                acts.extend(
+                    arguments
+                        .iter()
+                        .map(|new| delta(json!({"tool_calls": [{"index": place, "function": {"arguments": new}}]}))),
+                );
                 place += 1;
             }
             Piece::Wait(gate) => acts.push(Act::Wait(gate.clone())),

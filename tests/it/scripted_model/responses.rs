@@ -141,9 +141,7 @@ impl Stream<'_> {
             }
             Piece::Text(fragments) => {
                 let id = format!("msg_s{}_{place}", self.telling.number);
-                let item = |status, content: Value| {
-                    json!({"id": id, "type": "message", "status": status, "role": "assistant", "content": content})
-                };
+                let item = |status, content: Value| json!({"id": id, "type": "message", "status": status, "role": "assistant", "content": content});
                 self.event(
                     "response.output_item.added",
                     json!({"output_index": place, "item": item("in_progress", json!([]))}),

@@ -91,7 +91,11 @@ async fn every_api_tells_reasoning_text_calls_and_usage() {
             .costs(usage);
         let script = server.script(kind, [answer]);
         let seen = ask(&server, &script, hello().with_tools(vec![weather()])).await;
-        assert_eq!((seen.text.as_str(), seen.reasoning.as_str()), ("Let me look – ☀.", "I think."), "{kind:?}: {seen:?}");
+        assert_eq!(
+            (seen.text.as_str(), seen.reasoning.as_str()),
+            ("Let me look – ☀.", "I think."),
+            "{kind:?}: {seen:?}"
+        );
         let end = seen.end.expect("an end");
         let content = end.captured_content.as_ref().expect("content");
         let calls = content.tool_calls();
@@ -164,7 +168,10 @@ async fn a_request_reads_the_same_in_every_api() {
         assert_eq!(asked.tool_names(), ["get_weather"], "{kind:?}");
         assert_eq!(asked.tools[0].parameters["required"], json!(["city"]), "{kind:?}");
         let Turn::User { text, images } = &asked.turns[0] else { panic!("{kind:?}: {:?}", asked.turns) };
-        assert_eq!((text.as_str(), images.as_slice()), ("Weather?", &["data:image/png;base64,aW1hZ2U=".to_owned()][..]));
+        assert_eq!(
+            (text.as_str(), images.as_slice()),
+            ("Weather?", &["data:image/png;base64,aW1hZ2U=".to_owned()][..])
+        );
         let earlier = asked.last_answer();
         let cities: Vec<_> = earlier.calls.iter().map(|call| call.arguments["city"].clone()).collect();
         assert_eq!((earlier.text.as_str(), cities), ("Looking.", vec![json!("Oslo"), json!("Bergen")]), "{kind:?}");
@@ -226,6 +233,17 @@ async fn a_gate_holds_an_answer_and_a_caller_that_leaves_is_noticed() {
             }
         }
         script.was_left(2).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_may_depend_on_the_request() {
+    let server = ScriptedModel::start().await;
+    for kind in Kind::ALL {
+        let script = server.function(kind, |asked| Answer::text(&format!("{} turns.", asked.turns.len())));
+        assert_eq!(ask(&server, &script, hello()).await.text, "1 turns.", "{kind:?}");
+        let more = hello().append_message(ChatMessage::assistant("Hi.")).append_message(ChatMessage::user("And?"));
+        assert_eq!(ask(&server, &script, more).await.text, "3 turns.", "{kind:?}");
     }
 }
 
