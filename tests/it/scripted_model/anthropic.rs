@@ -7,6 +7,13 @@ use super::openai::offer;
 use super::script::{End, Failure, Piece};
 use super::{Act, Refused, Telling};
 
+/// The header with the version of the API; without it every request is refused.
+pub const VERSION: &str = "anthropic-version";
+/// The versions. Events of a stream are the same in both.
+const VERSIONS: [&str; 2] = ["2023-06-01", "2026-10-21"];
+/// What requests of the newer version must not have, not even with the default value.
+const SAMPLING: [&str; 3] = ["temperature", "top_p", "top_k"];
+
 /// What was asked.
 pub fn read(body: &Value) -> Asked {
     let choice = &body["tool_choice"];
@@ -21,7 +28,7 @@ pub fn read(body: &Value) -> Asked {
         },
         parallel: choice["disable_parallel_tool_use"].as_bool().map(|disabled| !disabled),
         max_output_tokens: body["max_tokens"].as_u64(),
-        wants_reasoning: matches!(text(&body["thinking"], "type"), "enabled" | "adaptive"),
+        wants_reasoning: thinks(body),
         wants_stream: body["stream"] == true,
         ..Asked::default()
     };
@@ -52,6 +59,11 @@ pub fn read(body: &Value) -> Asked {
         }
     }
     asked
+}
+
+/// Whether the model is to think.
+fn thinks(body: &Value) -> bool {
+    matches!(text(&body["thinking"], "type"), "enabled" | "adaptive" | "between_tools")
 }
 
 /// Input and results come in the same role.
@@ -87,7 +99,14 @@ fn content(content: &Value) -> (String, Vec<String>) {
 }
 
 /// What this API refuses and others take.
-pub fn complaint(body: &Value) -> Option<String> {
+pub fn complaint(version: &str, body: &Value) -> Option<String> {
+    if !VERSIONS.contains(&version) {
+        return Some(format!("anthropic-version: {version:?} is not a valid version"));
+    }
+    let removed = SAMPLING.iter().find(|name| version == VERSIONS[1] && !body[**name].is_null());
+    if let Some(name) = removed {
+        return Some(format!("{name}: is not in version {version}"));
+    }
     if body["max_tokens"].as_u64().is_none_or(|tokens| tokens == 0) {
         return Some("max_tokens: Field required".to_owned());
     }
@@ -128,7 +147,7 @@ pub fn tell(telling: &Telling<'_>) -> Vec<Act> {
     });
     let mut acts = vec![event("message_start", json!({"message": start}))];
     let mut place = 0;
-    let is_asked = matches!(text(&telling.request["thinking"], "type"), "enabled" | "adaptive");
+    let (is_asked, is_omitted) = (thinks(telling.request), telling.request["thinking"]["display"] == "omitted");
     for piece in &told.pieces {
         let (block, deltas) = match piece {
             Piece::Wait(gate) => {
@@ -137,7 +156,8 @@ pub fn tell(telling: &Telling<'_>) -> Vec<Act> {
             }
             Piece::Reasoning(..) | Piece::Redacted(_) if !is_asked => continue,
             Piece::Reasoning(fragments, proof) => {
-                let thinking = fragments.iter().map(|new| json!({"type": "thinking_delta", "thinking": new}));
+                let shown = fragments.iter().filter(|_| !is_omitted);
+                let thinking = shown.map(|new| json!({"type": "thinking_delta", "thinking": new}));
                 let proof = proof.iter().map(|proof| json!({"type": "signature_delta", "signature": proof}));
                 (json!({"type": "thinking", "thinking": "", "signature": ""}), thinking.chain(proof).collect())
             }
@@ -173,7 +193,10 @@ pub fn tell(telling: &Telling<'_>) -> Vec<Act> {
             return acts;
         }
     };
-    let usage = json!({"output_tokens": told.usage.completion});
+    let mut usage = json!({"output_tokens": told.usage.completion});
+    if let Some(reasoning) = told.usage.reasoning {
+        usage["output_tokens_details"] = json!({"thinking_tokens": reasoning});
+    }
     acts.push(event("message_delta", json!({"delta": {"stop_reason": reason, "stop_sequence": null}, "usage": usage})));
     acts.push(event("message_stop", json!({})));
     acts
@@ -211,7 +234,7 @@ pub fn list(names: &[String], limit: Option<&str>, after: Option<&str>) -> Value
     let limit: usize = limit.and_then(|limit| limit.parse().ok()).unwrap_or(20);
     let from = after.and_then(|after| names.iter().position(|name| name == after)).map_or(0, |place| place + 1);
     let page: Vec<_> = names.iter().skip(from).take(limit).collect();
-    let model = |name: &&String| json!({"type": "model", "id": name, "display_name": name, "created_at": "2026-01-01T00:00:00Z"});
+    let model = |name: &&String| json!({"type": "model", "id": name, "display_name": name, "created_at": "2026-01-01T00:00:00Z", "lifecycle": "active"});
     json!({
         "data": page.iter().map(model).collect::<Vec<_>>(), "has_more": from + page.len() < names.len(),
         "first_id": page.first(), "last_id": page.last(),

@@ -7,7 +7,35 @@ use super::openai::offer;
 use super::script::{End, Failure, Piece, Usage};
 use super::{Act, Refused, Telling};
 
-/// What was asked; the model's name is in the path.
+/// What a client's own data is under: its names are no names of the API.
+const OPAQUE: [&str; 4] = ["args", "response", "parameters", "parametersJsonSchema"];
+
+/// The request with all names in the form with capitals: the API takes both forms, and clients mix them.
+pub fn normal(body: &Value) -> Value {
+    match body {
+        Value::Array(items) => items.iter().map(normal).collect(),
+        Value::Object(fields) => {
+            let field = |(name, value): (&String, &Value)| {
+                let name = capitals(name);
+                let value = if OPAQUE.contains(&name.as_str()) { value.clone() } else { normal(value) };
+                (name, value)
+            };
+            fields.iter().map(field).collect()
+        }
+        other => other.clone(),
+    }
+}
+
+fn capitals(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| {
+        let (start, rest) = word.split_at(word.chars().next().map_or(0, char::len_utf8));
+        name + &start.to_uppercase() + rest
+    })
+}
+
+/// What was asked, in the form with capitals; the model's name is in the path.
 pub fn read(model: &str, is_stream: bool, body: &Value) -> Asked {
     let calling = &body["toolConfig"]["functionCallingConfig"];
     let config = &body["generationConfig"];
@@ -64,9 +92,8 @@ pub fn read(model: &str, is_stream: bool, body: &Value) -> Asked {
 
 fn user(asked: &mut Asked, parts: &Value) {
     let image = |part: &Value| {
-        let data = if part["inlineData"].is_null() { &part["inline_data"] } else { &part["inlineData"] };
-        let kind = data["mimeType"].as_str().or_else(|| data["mime_type"].as_str())?;
-        Some(format!("data:{kind};base64,{}", text(data, "data")))
+        let data = &part["inlineData"];
+        Some(format!("data:{};base64,{}", data["mimeType"].as_str()?, text(data, "data")))
     };
     let responses: Vec<_> = items(parts).filter(|part| part["functionResponse"].is_object()).collect();
     let images: Vec<_> = items(parts).filter_map(image).collect();

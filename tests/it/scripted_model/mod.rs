@@ -84,9 +84,11 @@ impl Kind {
 
     /// Whether the request brings the key where this API wants it.
     fn has_key(self, request: &Request) -> bool {
+        let has_bearer = request.header("authorization") == format!("Bearer {KEY}");
         match self {
-            Self::Chat | Self::Responses => request.header("authorization") == format!("Bearer {KEY}"),
-            Self::Anthropic => request.header("x-api-key") == KEY && !request.header("anthropic-version").is_empty(),
+            Self::Chat | Self::Responses => has_bearer,
+            // Its own clients send the one or the other, by their age.
+            Self::Anthropic => request.header("x-api-key") == KEY || has_bearer,
             Self::Gemini => {
                 request.header("x-goog-api-key") == KEY || request.query.get("key").is_some_and(|key| key == KEY)
             }
@@ -324,7 +326,7 @@ impl Shared {
             ("POST", ["gemini", "v1beta", "models", method]) => {
                 let (model, method) = method.split_once(':').unwrap_or((method, ""));
                 let is_stream = method == "streamGenerateContent" && query("alt") == Some("sse");
-                call(Kind::Gemini, gemini::read(model, is_stream, body))
+                call(Kind::Gemini, gemini::read(model, is_stream, &gemini::normal(body)))
             }
             (method, _) => return Err((Kind::Chat, format!("{method} {} is no path of any API", request.path))),
         };
@@ -374,16 +376,16 @@ impl Inner {
         answer: Answer,
         mut way: Way,
     ) -> Result<(), Left> {
+        let body = if self.kind == Kind::Gemini { gemini::normal(&request.body) } else { request.body.clone() };
         let complaint = match self.kind {
-            Kind::Anthropic => anthropic::complaint(&request.body),
-            Kind::Gemini => gemini::complaint(&request.body),
+            Kind::Anthropic => anthropic::complaint(request.header(anthropic::VERSION), &body),
+            Kind::Gemini => gemini::complaint(&body),
             Kind::Chat | Kind::Responses => None,
         };
         if let Some(complaint) = complaint {
             return shared.refuse(self.kind, format!("{}: {complaint}", self.model), way).await;
         }
         let mut place = 0;
-        let body = request.body.clone();
         let call = Call { asked, request, at: Instant::now(), progress: Progress::Open };
         self.calls.send_modify(|calls| {
             place = calls.len();

@@ -279,6 +279,56 @@ async fn what_no_script_expects_is_told_to_the_test() {
 }
 
 #[tokio::test]
+async fn gemini_takes_both_forms_of_its_names() {
+    let server = ScriptedModel::start().await;
+    let client = Client::new(server.base());
+    let schema = json!({"type": "object", "properties": {"snake_case": {"type": "string"}}});
+    let declared =
+        |name: &str| json!([{name: [{"name": "look", "description": "", "parameters_json_schema": schema}]}]);
+    for (instruction, functions, config) in [
+        ("systemInstruction", "functionDeclarations", json!({"thinkingConfig": {"includeThoughts": true}})),
+        ("system_instruction", "function_declarations", json!({"thinking_config": {"include_thoughts": true}})),
+    ] {
+        let script = server.script(Kind::Gemini, [Answer::text("Hello.")]);
+        let mut body = json!({"contents": [{"role": "user", "parts": [{"text": "Hi"}]}], "generationConfig": config});
+        body[instruction] = json!({"parts": [{"text": "Be brief."}]});
+        body["tools"] = declared(functions);
+        let path = format!("/gemini/v1beta/models/{}:streamGenerateContent?alt=sse", script.inner.model);
+        assert_eq!(client.post_with(&path, &[("x-goog-api-key", KEY)], &body).await.status, 200, "{body}");
+        let asked = script.call(1).await.asked;
+        assert_eq!((asked.system.as_str(), asked.wants_reasoning), ("Be brief.", true), "{body}");
+        assert_eq!(asked.tools[0].parameters, schema, "a client's own names stay as they are");
+    }
+}
+
+#[tokio::test]
+async fn each_version_of_an_api_refuses_what_it_does_not_have() {
+    let server = ScriptedModel::start().await;
+    let client = Client::new(server.base());
+    let bearer = format!("Bearer {KEY}");
+    for (version, key, temperature, status) in [
+        ("2023-06-01", ("x-api-key", KEY), json!(0.5), 200),
+        ("2026-10-21", ("x-api-key", KEY), Value::Null, 200),
+        ("2026-10-21", ("authorization", bearer.as_str()), Value::Null, 200),
+        ("2026-10-21", ("x-api-key", KEY), json!(1.0), 400),
+        ("", ("x-api-key", KEY), Value::Null, 400),
+        ("2023-06-01", ("x-api-key", "sk-of-somebody-else"), Value::Null, 400),
+    ] {
+        let script = server.script(Kind::Anthropic, [Answer::text("Hello.")]);
+        let mut body = json!({
+            "model": script.inner.model, "stream": true, "max_tokens": 100,
+            "messages": [{"role": "user", "content": "Hello?"}],
+        });
+        if !temperature.is_null() {
+            body["temperature"] = temperature.clone();
+        }
+        let answer = client.post_with("/anthropic/v1/messages", &[("anthropic-version", version), key], &body).await;
+        assert_eq!(answer.status, status, "{version} {key:?} {temperature}: {}", answer.body);
+        assert_eq!(server.forgive().len(), usize::from(status == 400), "{version} {key:?} {temperature}");
+    }
+}
+
+#[tokio::test]
 async fn the_lists_of_models_come_in_the_providers_pages() {
     let server = ScriptedModel::start().await;
     let client = Client::new(server.base());
