@@ -80,9 +80,21 @@ impl Client {
         self.answer(self.request(reqwest::Method::GET, path)).await
     }
 
+    /// GET with more headers
+    pub async fn get_with(&self, path: &str, headers: &[(&'static str, &str)]) -> Answer {
+        let request = self.request(reqwest::Method::GET, path);
+        self.answer(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+    }
+
     /// POST with a JSON body
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.answer(self.request(reqwest::Method::POST, path).json(body)).await
+    }
+
+    /// POST with a JSON body and more headers
+    pub async fn post_with(&self, path: &str, headers: &[(&'static str, &str)], body: &Value) -> Answer {
+        let request = self.request(reqwest::Method::POST, path).json(body);
+        self.answer(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
     }
 
     /// POST of the same once more, as the SDKs do it after a minute without an answer

@@ -1,13 +1,13 @@
 //! `holdfast dev` through its front door: everything that one process promises.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::client::{
     Client, Frame, assert_same_bytes, assert_whole, assistant_text, shape, stop_reason, stored, superseded,
 };
-use super::harness::{Dev, ModelServer, background, directory, settings};
+use super::harness::{Dev, background, directory, settings};
+use super::scripted_model::script::Answer;
+use super::scripted_model::{Kind, ScriptedModel};
 
 const SLOW: &str = "[[demo tokens=60 delay_ms=50]]";
 const REMEMBER: &str = r#"[[demo tool=memory_insert {"label":"human","new_string":"She likes fjords."}]]"#;
@@ -590,41 +590,17 @@ async fn health_and_models_say_what_is_there() {
 }
 
 #[tokio::test]
-async fn a_model_behind_the_openai_api_answers_word_by_word() {
-    let model = ModelServer::start(25, Duration::from_millis(5));
+async fn agents_that_name_no_model_have_the_one_of_the_settings() {
+    let model = ScriptedModel::start().await;
+    let script = model.script(Kind::Chat, [Answer::text("Hello.")]);
     let data = directory();
-    let own = settings([("OPENAI_BASE_URL", &model.url), ("HOLDFAST_DEFAULT_MODEL", "openai/paced")]);
+    let mut own = Kind::Chat.settings(&model);
+    own.insert("HOLDFAST_DEFAULT_MODEL", script.handle.clone());
     let mut dev = Dev::start_with(data.path(), own).await;
-    dev.process.said("openai/paced").await;
+    dev.process.said(&script.handle).await;
     let agent = dev.client.create_agent().await;
     let whole = dev.client.send(&agent, &background("hello")).await.read_to_end().await;
-    assert_whole(&whole, 0);
-    let words: String = (0..25).map(|word| format!("w{word} ")).collect();
-    assert_eq!(assistant_text(&whole).trim_end(), words.trim_end());
-    assert_eq!(whole.iter().filter(|frame| frame.kind() == "assistant_message").count(), 25, "one event for each");
-    let usage = whole.iter().map(Frame::json).find(|json| json["message_type"] == "usage_statistics").expect("usage");
-    assert_eq!((&usage["prompt_tokens"], &usage["completion_tokens"]), (&json!(7), &json!(25)));
-}
-
-#[tokio::test]
-async fn a_cancel_also_ends_the_call_of_the_model() {
-    let mut model = ModelServer::start(10_000, Duration::from_millis(20));
-    let data = directory();
-    let own = settings([("OPENAI_BASE_URL", &model.url), ("HOLDFAST_DEFAULT_MODEL", "openai/paced")]);
-    let dev = Dev::start_with(data.path(), own).await;
-    let agent = dev.client.create_agent().await;
-    let mut stream = dev.client.send(&agent, &background("hello")).await;
-    stream.at_least(5).await;
-    dev.client.post(&format!("/v1/agents/{agent}/messages/cancel"), &json!({})).await.ok();
-    model.was_left().await;
-    let whole = stream.read_to_end().await;
-    assert_whole(&whole, 0);
-    assert_eq!(stop_reason(&whole), "cancelled");
-    // What was shown is kept.
-    let history = dev.client.get(&format!("/v1/agents/{agent}/messages")).await.ok();
-    let said = assistant_text(&whole);
-    let kept = history.as_array().into_iter().flatten().any(|message| message["content"] == said.as_str());
-    assert!(kept, "{said:?} is not in {history}");
+    assert_eq!(assistant_text(&whole), "Hello.");
 }
 
 /// With HOLDFAST_TEST_MODEL_URL, a real OpenAI-compatible server: asserts the shape of its answer, never the wording.

@@ -261,6 +261,11 @@ impl Cluster {
         self.apis[api].client.clone()
     }
 
+    /// The database's URL.
+    pub fn database_url(&self) -> &str {
+        &self.settings["DATABASE_URL"]
+    }
+
     /// Kills every process as kill -9 does; database, Redis and RabbitMQ stay.
     pub fn kill_everything(&mut self) {
         self.apis.clear();
@@ -334,73 +339,6 @@ impl PrivateRedis {
         let mut process = Process::spawn("redis-server (scripts/test says how to get it)", command);
         process.said("Ready to accept connections").await;
         process
-    }
-}
-
-/// A server that speaks as much of the OpenAI API as a worker needs: it lists one model and writes words at a pace.
-pub struct ModelServer {
-    /// What to set `OPENAI_BASE_URL` to.
-    pub url: String,
-    hung_up: watch::Receiver<bool>,
-}
-
-impl ModelServer {
-    /// Starts one that writes so many words, one each `pace`.
-    pub fn start(words: usize, pace: Duration) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let url = format!("http://{}/v1", listener.local_addr().expect("its address"));
-        let (tell, hung_up) = watch::channel(false);
-        // Both kinds of threads end with the test's process.
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let tell = tell.clone();
-                std::thread::spawn(move || {
-                    if Self::answer(stream, words, pace).is_err() {
-                        tell.send_replace(true);
-                    }
-                });
-            }
-        });
-        Self { url, hung_up }
-    }
-
-    /// Waits until a caller went away in the middle of an answer.
-    pub async fn was_left(&mut self) {
-        let left = timeout(DEADLINE, self.hung_up.wait_for(|left| *left)).await;
-        assert!(left.is_ok(), "the model is still asked");
-    }
-
-    fn answer(mut stream: TcpStream, words: usize, pace: Duration) -> std::io::Result<()> {
-        let mut reader = BufReader::new(stream.try_clone()?);
-        let (mut line, mut length) = (String::new(), 0);
-        reader.read_line(&mut line)?;
-        let lists = line.starts_with("GET");
-        loop {
-            line.clear();
-            if reader.read_line(&mut line)? <= 2 {
-                break;
-            }
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap_or_default();
-            }
-        }
-        reader.read_exact(&mut vec![0; length])?;
-        let kind = if lists { "application/json" } else { "text/event-stream" };
-        write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n")?;
-        if lists {
-            let models = json!({"object": "list", "data": [{"id": "paced", "object": "model", "owned_by": "tests"}]});
-            return write!(stream, "{models}");
-        }
-        let chunk = |choices: Value| json!({"id": "answer", "object": "chat.completion.chunk", "created": 0, "model": "paced", "choices": choices});
-        for word in 0..words {
-            let delta = json!([{"index": 0, "delta": {"content": format!("w{word} ")}, "finish_reason": null}]);
-            write!(stream, "data: {}\n\n", chunk(delta))?;
-            std::thread::sleep(pace);
-        }
-        let stop = chunk(json!([{"index": 0, "delta": {}, "finish_reason": "stop"}]));
-        let mut usage = chunk(json!([]));
-        usage["usage"] = json!({"prompt_tokens": 7, "completion_tokens": words, "total_tokens": 7 + words});
-        write!(stream, "data: {stop}\n\ndata: {usage}\n\ndata: [DONE]\n\n")
     }
 }
 
