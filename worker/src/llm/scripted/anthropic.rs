@@ -193,12 +193,7 @@ async fn the_request_as_the_server_sees_it() {
         user("First"),
         made_by(
             own,
-            vec![
-                thought("I see", Some("sig-1")),
-                hidden("EmwK"),
-                said("Wait."),
-                thought("", Some("sig-2")),
-            ],
+            vec![thought("I see", Some("sig-1")), hidden("EmwK"), said("Wait."), thought("", Some("sig-2"))],
             vec![call("toolu_a"), call("functions.add:0")],
         ),
         Turn::ToolReturns(vec![

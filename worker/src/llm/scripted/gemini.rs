@@ -113,7 +113,11 @@ async fn the_request_as_the_server_sees_it() {
     request.model = handle(GEMINI, "gemini-3-pro-preview");
     request.turns = vec![
         Turn::User(vec![Piece::Text("First".to_owned()), Piece::Image(image())]),
-        made_by(own, vec![said("Wait."), thought("", Some("sig-t"))], vec![call("call_a", Some("sig-c")), call("call_b", None)]),
+        made_by(
+            own,
+            vec![said("Wait."), thought("", Some("sig-t"))],
+            vec![call("call_a", Some("sig-c")), call("call_b", None)],
+        ),
         Turn::ToolReturns(vec![result("call_a", "3"), result("call_b", "4")]),
         made_by("openai/o3", vec![thought("foreign", Some("enc"))], vec![call("call_c", Some("foreign"))]),
         Turn::ToolReturns(vec![ToolResult { images: vec![image()], ..result("call_c", "5") }]),
