@@ -26,6 +26,18 @@ const LISTING_MODELS: u32 = 1000;
 const LISTING_BYTES: usize = 16 * 1024 * 1024;
 /// The provider of the built-in model.
 const HOLDFAST: &str = "holdfast";
+/// Where entries of lists tell the context window: as Anthropic, Google, routers of several providers, vLLM, Groq, Mistral
+/// and llama.cpp (its slots', then the model's own) say it.
+const CONTEXT_WINDOWS: [&str; 8] = [
+    "/max_input_tokens",
+    "/inputTokenLimit",
+    "/context_length",
+    "/max_model_len",
+    "/context_window",
+    "/max_context_length",
+    "/meta/n_ctx",
+    "/meta/n_ctx_train",
+];
 /// What OpenAI lists beside the models that agents can use.
 const NOT_FOR_AGENTS: [&str; 14] = [
     "audio",
@@ -251,36 +263,20 @@ impl Server {
 
     /// An entry of the server's list; `None` if agents cannot use it.
     fn entry(&self, entry: &Value) -> Option<ModelInfo> {
-        let (name, said): (&str, &[&str]) = match self.config.protocol {
-            Protocol::OpenAi(_) => {
-                let name = entry.get("id")?.as_str()?;
-                if self.config.is_openai_itself() && NOT_FOR_AGENTS.iter().any(|word| name.contains(word)) {
-                    return None;
-                }
-                // As routers of several providers, vLLM, Groq, Mistral and llama.cpp say it.
-                (
-                    name,
-                    &[
-                        "/context_length",
-                        "/max_model_len",
-                        "/context_window",
-                        "/max_context_length",
-                        "/meta/n_ctx",
-                        "/meta/n_ctx_train",
-                    ],
-                )
-            }
-            Protocol::Anthropic => (entry.get("id")?.as_str()?, &["/max_input_tokens"]),
+        let name = match self.config.protocol {
+            Protocol::OpenAi(_) | Protocol::Anthropic => entry.get("id")?.as_str()?,
             Protocol::Gemini => {
-                let methods = entry.get("supportedGenerationMethods").and_then(Value::as_array);
-                if methods.is_some_and(|methods| !methods.iter().any(|method| method == "generateContent")) {
-                    return None;
-                }
                 let name = entry.get("name")?.as_str()?;
-                (name.strip_prefix("models/").unwrap_or(name), &["/inputTokenLimit"])
+                name.strip_prefix("models/").unwrap_or(name)
             }
         };
-        let numbers = said.iter().filter_map(|place| entry.pointer(place)?.as_u64());
+        let methods = entry.get("supportedGenerationMethods").and_then(Value::as_array);
+        let is_usable = methods.is_none_or(|methods| methods.iter().any(|method| method == "generateContent"));
+        let is_other = self.config.is_openai_itself() && NOT_FOR_AGENTS.iter().any(|word| name.contains(word));
+        if !is_usable || is_other {
+            return None;
+        }
+        let numbers = CONTEXT_WINDOWS.iter().filter_map(|place| entry.pointer(place)?.as_u64());
         self.model(name, numbers.into_iter().find(|number| *number > 0))
     }
 

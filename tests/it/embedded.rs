@@ -607,6 +607,31 @@ async fn a_model_behind_the_openai_api_answers_word_by_word() {
 }
 
 #[tokio::test]
+async fn servers_of_models_stand_side_by_side_by_their_names() {
+    let (one, two) = (ModelServer::start(3, Duration::ZERO), ModelServer::start(5, Duration::ZERO));
+    let data = directory();
+    let servers = format!("one={},two={}|KEY_OF_TWO", one.url, two.url);
+    // Nobody listens on port 1: a provider that does not answer hides no other.
+    let own = settings([
+        ("HOLDFAST_OPENAI_COMPATIBLE", servers.as_str()),
+        ("KEY_OF_TWO", "sesame"),
+        ("ANTHROPIC_BASE_URL", "http://127.0.0.1:1"),
+    ]);
+    let dev = Dev::start_with(data.path(), own).await;
+    let models = dev.client.get("/v1/models/").await.ok();
+    let handles: Vec<_> = models.as_array().into_iter().flatten().map(|model| model["handle"].clone()).collect();
+    assert_eq!(handles, [json!("holdfast/demo"), json!("one/paced"), json!("two/paced")]);
+    let named = dev.client.get("/v1/models/?provider_name=two").await.ok();
+    assert_eq!((&named[0]["provider_type"], named.as_array().map(Vec::len)), (&json!("openai"), Some(1)));
+    for (handle, words) in [("one/paced", 3), ("two/paced", 5)] {
+        let agent = dev.client.post("/v1/agents/", &json!({"model": handle})).await.ok();
+        let whole =
+            dev.client.send(agent["id"].as_str().expect("an id"), &background("hello")).await.read_to_end().await;
+        assert_eq!(assistant_text(&whole).split_whitespace().count(), words, "{handle}");
+    }
+}
+
+#[tokio::test]
 async fn a_cancel_also_ends_the_call_of_the_model() {
     let mut model = ModelServer::start(10_000, Duration::from_millis(20));
     let data = directory();
