@@ -9,7 +9,7 @@ use holdfast_shared::backends::embedded::{EmbeddedEventLog, EmbeddedQueue, Embed
 use holdfast_shared::backends::rabbitmq::RabbitQueue;
 use holdfast_shared::backends::redis::{RedisBackend, RedisOptions};
 use holdfast_shared::config::Settings;
-use holdfast_shared::models::{Catalogue, CatalogueConfig, OpenAiServer};
+use holdfast_shared::models::Catalogue;
 use holdfast_shared::ports::event_log::EventLog;
 use holdfast_shared::ports::run_queue::RunQueue;
 use holdfast_shared::ports::seams::Seams;
@@ -17,7 +17,7 @@ use holdfast_shared::ports::signals::Signals;
 use holdfast_shared::ports::store::Store;
 use holdfast_shared::relay::Relay;
 use holdfast_shared::store::{PostgresStore, SqliteStore};
-use holdfast_worker::llm::{LlmConfig, OpenAiConfig, Providers};
+use holdfast_worker::llm::Providers;
 use holdfast_worker::tools::Toolbox;
 use holdfast_worker::{HeartbeatStore, Worker};
 use secrecy::ExposeSecret;
@@ -123,12 +123,7 @@ pub(crate) async fn connect(settings: &Settings, data_dir: Option<&Path>) -> any
 
 /// The models that the settings give access to.
 pub(crate) fn catalogue(settings: &Settings) -> anyhow::Result<Arc<Catalogue>> {
-    let openai = settings.models.openai.as_ref();
-    Ok(Arc::new(Catalogue::new(CatalogueConfig {
-        openai: openai
-            .map(|server| OpenAiServer { base_url: server.base_url.clone(), api_key: server.api_key.clone() }),
-        default_model: settings.models.default_model.clone(),
-    })?))
+    Ok(Arc::new(Catalogue::new(&settings.models)?))
 }
 
 /// The API service and its fan-out.
@@ -163,15 +158,7 @@ pub(crate) fn api(
 
 /// The worker.
 pub(crate) fn worker(settings: &Settings, backends: &Backends, catalogue: Arc<Catalogue>) -> anyhow::Result<Worker> {
-    let models = &settings.models;
-    let openai = models.openai.as_ref();
-    let providers = Providers::new(LlmConfig {
-        openai: openai
-            .map(|server| OpenAiConfig { base_url: server.base_url.clone(), api_key: server.api_key.clone() }),
-        header_timeout: models.header_timeout,
-        idle_timeout: models.idle_timeout,
-        total_timeout: models.total_timeout,
-    })?;
+    let providers = Providers::new(&settings.models, &backends.seams)?;
     let services = holdfast_worker::Services {
         store: Arc::clone(&backends.store),
         log: Arc::clone(&backends.log),

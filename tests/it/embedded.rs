@@ -7,7 +7,7 @@ use super::client::{
 };
 use super::harness::{Dev, background, directory, settings};
 use super::scripted_model::script::Answer;
-use super::scripted_model::{Kind, ScriptedModel};
+use super::scripted_model::{self, Kind, ScriptedModel};
 
 const SLOW: &str = "[[demo tokens=60 delay_ms=50]]";
 const REMEMBER: &str = r#"[[demo tool=memory_insert {"label":"human","new_string":"She likes fjords."}]]"#;
@@ -601,6 +601,36 @@ async fn agents_that_name_no_model_have_the_one_of_the_settings() {
     let agent = dev.client.create_agent().await;
     let whole = dev.client.send(&agent, &background("hello")).await.read_to_end().await;
     assert_eq!(assistant_text(&whole), "Hello.");
+}
+
+#[tokio::test]
+async fn servers_of_models_stand_side_by_side_by_their_names() {
+    let (one, two) = (ScriptedModel::start().await, ScriptedModel::start().await);
+    let scripts = [
+        ("one", one.script(Kind::Chat, [Answer::text("First.")])),
+        ("two", two.script(Kind::Chat, [Answer::text("Second.")])),
+    ];
+    let data = directory();
+    let url = |model: &ScriptedModel| Kind::Chat.settings(model).remove("OPENAI_BASE_URL").expect("a URL");
+    let servers = format!("one={}|KEY_OF_ALL,two={}|KEY_OF_ALL", url(&one), url(&two));
+    // Nobody listens on port 1: a provider that does not answer hides no other.
+    let own = settings([
+        ("HOLDFAST_OPENAI_COMPATIBLE", servers.as_str()),
+        ("KEY_OF_ALL", scripted_model::KEY),
+        ("ANTHROPIC_BASE_URL", "http://127.0.0.1:1"),
+    ]);
+    let dev = Dev::start_with(data.path(), own).await;
+    let models = dev.client.get("/v1/models/").await.ok();
+    let providers: std::collections::BTreeSet<_> =
+        models.as_array().into_iter().flatten().filter_map(|model| model["provider_name"].as_str()).collect();
+    assert_eq!(providers.into_iter().collect::<Vec<_>>(), ["holdfast", "one", "two"]);
+    for ((name, script), said) in scripts.iter().zip(["First.", "Second."]) {
+        let handle = script.handle.replace("openai/", &format!("{name}/"));
+        let agent = dev.client.post("/v1/agents/", &json!({"model": handle})).await.ok();
+        let agent = agent["id"].as_str().expect("an id").to_owned();
+        let whole = dev.client.send(&agent, &background("hello")).await.read_to_end().await;
+        assert_eq!(assistant_text(&whole), said, "{handle}");
+    }
 }
 
 /// With HOLDFAST_TEST_MODEL_URL, a real OpenAI-compatible server: asserts the shape of its answer, never the wording.

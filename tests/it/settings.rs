@@ -51,6 +51,12 @@ fn a_bad_setting_is_named() {
         ("HOLDFAST_LEASE_MS", "-1"),
         ("HOLDFAST_LOG_FORMAT", "xml"),
         ("HOLDFAST_DEFAULT_MODEL", "no-slash"),
+        ("HOLDFAST_OPENAI_API", "both"),
+        ("HOLDFAST_OPENAI_REASONING_SUMMARY", "much"),
+        ("HOLDFAST_OPENAI_COMPATIBLE", "local=here"),
+        ("OPENAI_BASE_URL", "localhost"),
+        ("ANTHROPIC_BASE_URL", "localhost"),
+        ("GEMINI_BASE_URL", "ftp://localhost/"),
         ("HOLDFAST_MAX_BODY_BYTES", "big"),
         ("DATABASE_URL", "mysql://localhost/holdfast"),
         ("AMQP_URL", "http://localhost"),
@@ -62,6 +68,15 @@ fn a_bad_setting_is_named() {
     let secret = "postgres://holdfast:hunter2@127.0.0.1:notaport/holdfast";
     let said = refusal(&["migrate"], &[("DATABASE_URL", secret)]);
     assert!(said.contains("DATABASE_URL") && !said.contains("hunter2"), "a secret is in {said}");
+}
+
+#[test]
+fn a_key_that_a_server_of_models_needs_is_named_and_not_shown() {
+    let servers = "one=http://127.0.0.1:1/v1|KEY_ONE,two=http://127.0.0.1:1/v1|KEY_TWO";
+    let given = [("HOLDFAST_OPENAI_COMPATIBLE", servers), ("KEY_ONE", "sesame-one"), ("HOME", "/nowhere")];
+    let said = refusal(&["dev"], &given);
+    assert!(said.contains("HOLDFAST_OPENAI_COMPATIBLE") && said.contains("KEY_TWO"), "{said}");
+    assert!(!said.contains("KEY_ONE") && !said.contains("sesame"), "{said}");
 }
 
 #[test]

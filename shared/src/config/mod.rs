@@ -9,8 +9,11 @@ use figment::providers::{Env, Format, Toml};
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::domain::model::ModelHandle;
 use crate::domain::tenant::TenantId;
+
+mod models;
+
+pub use models::{ANTHROPIC, GOOGLE_AI, ModelServer, ModelSettings, OPENAI, OpenAiApi, Protocol, ReasoningSummary};
 
 /// The variables that are read, and the key of the settings file that says the same.
 const VARIABLES: &[(&str, &str)] = &[
@@ -19,6 +22,13 @@ const VARIABLES: &[(&str, &str)] = &[
     ("REDIS_URL", "redis_url"),
     ("OPENAI_BASE_URL", "openai_base_url"),
     ("OPENAI_API_KEY", "openai_api_key"),
+    ("HOLDFAST_OPENAI_API", "openai_api"),
+    ("HOLDFAST_OPENAI_REASONING_SUMMARY", "openai_reasoning_summary"),
+    ("HOLDFAST_OPENAI_COMPATIBLE", "openai_compatible"),
+    ("ANTHROPIC_API_KEY", "anthropic_api_key"),
+    ("ANTHROPIC_BASE_URL", "anthropic_base_url"),
+    ("GEMINI_API_KEY", "gemini_api_key"),
+    ("GEMINI_BASE_URL", "gemini_base_url"),
     ("HOLDFAST_LISTEN", "listen"),
     ("HOLDFAST_DATA_DIR", "data_dir"),
     ("HOLDFAST_PREFIX", "prefix"),
@@ -88,6 +98,13 @@ struct Raw {
     redis_url: Option<SecretString>,
     openai_base_url: Option<String>,
     openai_api_key: Option<SecretString>,
+    openai_api: OpenAiApi,
+    openai_reasoning_summary: ReasoningSummary,
+    openai_compatible: Option<String>,
+    anthropic_api_key: Option<SecretString>,
+    anthropic_base_url: Option<String>,
+    gemini_api_key: Option<SecretString>,
+    gemini_base_url: Option<String>,
     listen: String,
     data_dir: Option<PathBuf>,
     prefix: String,
@@ -126,6 +143,13 @@ impl Default for Raw {
             redis_url: None,
             openai_base_url: None,
             openai_api_key: None,
+            openai_api: OpenAiApi::Auto,
+            openai_reasoning_summary: ReasoningSummary::None,
+            openai_compatible: None,
+            anthropic_api_key: None,
+            anthropic_base_url: None,
+            gemini_api_key: None,
+            gemini_base_url: None,
             listen: "127.0.0.1:8283".to_owned(),
             data_dir: None,
             prefix: "holdfast".to_owned(),
@@ -271,33 +295,6 @@ pub struct WorkerSettings {
     pub approval_default: ApprovalDefault,
 }
 
-/// Settings of the models.
-#[derive(Debug, Clone)]
-pub struct ModelSettings {
-    /// An OpenAI-compatible server.
-    pub openai: Option<OpenAiSettings>,
-    /// Model of agents that name none.
-    pub default_model: Option<ModelHandle>,
-    /// Until the response headers of a model call.
-    pub header_timeout: Duration,
-    /// Between two chunks of an answer.
-    pub idle_timeout: Duration,
-    /// For a whole answer.
-    pub total_timeout: Duration,
-}
-
-/// An OpenAI-compatible server.
-#[derive(Debug, Clone)]
-pub struct OpenAiSettings {
-    /// Base URL, with a slash at the end.
-    pub base_url: String,
-    /// Key, if the server wants one.
-    pub api_key: Option<SecretString>,
-}
-
-/// The base URL when only a key is given.
-const OPENAI_BASE_URL: &str = "https://api.openai.com/v1/";
-
 /// What a command line says about settings; it wins over everything else.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
@@ -335,7 +332,7 @@ impl Settings {
         }
         let api = raw.api()?;
         let worker = raw.worker()?;
-        let models = raw.models()?;
+        let models = raw.models(&|name| std::env::var(name).ok())?;
         Ok(Self {
             api,
             worker,
@@ -407,8 +404,14 @@ impl Raw {
         self.redis_url = self.redis_url.filter(keep);
         self.openai_api_key = self.openai_api_key.filter(keep);
         self.api_keys = self.api_keys.filter(keep);
-        self.openai_base_url = self.openai_base_url.filter(|url| !url.trim().is_empty());
-        self.default_model = self.default_model.filter(|model| !model.trim().is_empty());
+        self.anthropic_api_key = self.anthropic_api_key.filter(keep);
+        self.gemini_api_key = self.gemini_api_key.filter(keep);
+        let keep = |text: &String| !text.trim().is_empty();
+        self.openai_base_url = self.openai_base_url.filter(keep);
+        self.openai_compatible = self.openai_compatible.filter(keep);
+        self.anthropic_base_url = self.anthropic_base_url.filter(keep);
+        self.gemini_base_url = self.gemini_base_url.filter(keep);
+        self.default_model = self.default_model.filter(keep);
         self.data_dir = self.data_dir.filter(|path| !path.as_os_str().is_empty());
         if self.log.trim().is_empty() {
             self.log = Self::default().log;
@@ -491,36 +494,6 @@ impl Raw {
             approval_default: self.approval_default,
         })
     }
-
-    fn models(&self) -> Result<ModelSettings, SettingsError> {
-        let base_url = match (&self.openai_base_url, &self.openai_api_key) {
-            (Some(url), _) => Some(base_url(url)?),
-            (None, Some(_)) => Some(OPENAI_BASE_URL.to_owned()),
-            (None, None) => None,
-        };
-        let default_model = match &self.default_model {
-            Some(text) => Some(ModelHandle::parse(text).ok_or_else(|| {
-                invalid("HOLDFAST_DEFAULT_MODEL", "expected PROVIDER/MODEL, for example openai/gpt-4o-mini")
-            })?),
-            None => None,
-        };
-        Ok(ModelSettings {
-            openai: base_url.map(|base_url| OpenAiSettings { base_url, api_key: self.openai_api_key.clone() }),
-            default_model,
-            header_timeout: positive("HOLDFAST_MODEL_HEADER_TIMEOUT_MS", self.model_header_timeout_ms)?,
-            idle_timeout: positive("HOLDFAST_MODEL_IDLE_TIMEOUT_MS", self.model_idle_timeout_ms)?,
-            total_timeout: positive("HOLDFAST_MODEL_TOTAL_TIMEOUT_MS", self.model_total_timeout_ms)?,
-        })
-    }
-}
-
-/// Clients append paths to it, so it must end in a slash or its last segment is lost.
-fn base_url(text: &str) -> Result<String, SettingsError> {
-    let text = text.trim();
-    if !(text.starts_with("http://") || text.starts_with("https://")) {
-        return Err(invalid("OPENAI_BASE_URL", "expected a URL such as http://127.0.0.1:11434/v1"));
-    }
-    Ok(format!("{}/", text.trim_end_matches('/')))
 }
 
 #[cfg(test)]
@@ -536,7 +509,7 @@ mod tests {
         let settings = from_toml("").expect("defaults");
         assert!(settings.api.listen.ip().is_loopback());
         assert_eq!(settings.api.listen.port(), 8283);
-        assert!(settings.models.openai.is_none());
+        assert!(settings.models.servers.is_empty());
     }
 
     #[test]
@@ -551,6 +524,11 @@ mod tests {
             ("lease_ms = 1000", "HOLDFAST_LEASE_MS"),
             ("worker_concurrency = 0", "HOLDFAST_WORKER_CONCURRENCY"),
             ("openai_base_url = \"localhost\"", "OPENAI_BASE_URL"),
+            ("openai_compatible = \"a=b\"", "HOLDFAST_OPENAI_COMPATIBLE"),
+            ("anthropic_base_url = \"here\"", "ANTHROPIC_BASE_URL"),
+            ("gemini_base_url = \"ftp://h\"", "GEMINI_BASE_URL"),
+            ("openai_api = \"both\"", "openai_api"),
+            ("openai_reasoning_summary = \"much\"", "openai_reasoning_summary"),
             ("default_model = \"gpt\"", "HOLDFAST_DEFAULT_MODEL"),
             ("lease_ms = \"long\"", "lease_ms"),
             ("nonsense = 1", "nonsense"),
@@ -575,13 +553,5 @@ mod tests {
         let tenants: Vec<_> = settings.api.keys.iter().map(|(tenant, _)| tenant.as_str()).collect();
         assert_eq!(tenants, ["default", "team"]);
         assert!(!format!("{settings:?}").contains("secret-one"));
-    }
-
-    #[test]
-    fn a_base_url_ends_in_one_slash() {
-        for url in ["http://127.0.0.1:1/v1", "http://127.0.0.1:1/v1/", " http://127.0.0.1:1/v1// "] {
-            let settings = from_toml(&format!("openai_base_url = \"{url}\"")).expect("valid");
-            assert_eq!(settings.models.openai.expect("a server").base_url, "http://127.0.0.1:1/v1/");
-        }
     }
 }

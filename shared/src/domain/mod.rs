@@ -14,6 +14,7 @@ pub mod lease;
 pub mod limits;
 pub mod message;
 pub mod model;
+pub mod model_family;
 pub mod page;
 pub mod position;
 pub mod prompt;

@@ -351,10 +351,12 @@ fn with_calls<'a>(
     speech: Option<&Speech>,
 ) -> Vec<Shown<'a>> {
     let mut shown: Vec<Shown<'a>> = Vec::with_capacity(answer.parts.len() + 1);
-    for part in &answer.parts {
-        let index = place(shown.len());
+    for (index, part) in answer.parts.iter().enumerate() {
+        let index = place(index);
         shown.push(match part {
             AnswerPart::Text(content) => head.slice(index, MessageType::AssistantMessage, text(content)),
+            // Only a proof, of reasoning that nobody was shown: streams show nothing of it, too.
+            AnswerPart::Reasoning { text, .. } if text.is_empty() => continue,
             AnswerPart::Reasoning { text, signature, source } => {
                 head.slice(index, MessageType::ReasoningMessage, reasoning(text, signature.as_deref(), *source))
             }

@@ -415,6 +415,21 @@ mod tests {
     }
 
     #[test]
+    fn a_proof_of_reasoning_that_is_not_shown_is_kept_and_shown_nowhere() {
+        let deltas = [
+            ModelDelta::HiddenReasoning(None),
+            ModelDelta::ReasoningSignature("proof".to_owned()),
+            ModelDelta::Text("Yes.".to_owned()),
+            ModelDelta::End { usage: Usage::default(), is_cut: false },
+        ];
+        let waiting = BTreeSet::new();
+        let (answer, shown) = assemble(view(&waiting), &deltas);
+        assert_eq!((answer.parts.len(), shown.len()), (3, 2));
+        let listed = listed(divide(answer, |_| false, StreamMode::Tokens), None);
+        assert_eq!(identities(&shown), identities(&listed));
+    }
+
+    #[test]
     fn calls_that_wait_are_stored_beside_those_that_do_not() {
         let (answer, _) = assemble(view(&BTreeSet::new()), &deltas());
         let (one, all): (&dyn Fn(&ToolCall) -> bool, &dyn Fn(&ToolCall) -> bool) = (&|call| call.id == "b", &|_| true);

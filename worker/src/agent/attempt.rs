@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_shared::config::WorkerSettings;
 use holdfast_shared::domain::Timestamp;
@@ -16,6 +17,7 @@ use holdfast_shared::domain::run::{Outcome, Run, StreamMode};
 use holdfast_shared::domain::step::{OpenStep, Retry, StepError, StepStatus};
 use holdfast_shared::domain::stop_reason::StopReason;
 use holdfast_shared::domain::usage::{RunUsage, Usage};
+use holdfast_shared::models::Catalogue;
 use holdfast_shared::ports::store::{ApprovalChange, Claimed, Context, RunEnd, StepCommit, StoreError};
 use holdfast_shared::wire::event::Encoder;
 use holdfast_shared::wire::message::{SliceHead, answer_slices, request_slices, returns_slice};
@@ -29,6 +31,11 @@ use crate::Services;
 use crate::consumer::Stopping;
 use crate::events::writer::{Fenced, Writer};
 use crate::execute::publish_end;
+
+/// The longest wait for what a provider says of its model.
+const WINDOW_WAIT: Duration = Duration::from_millis(500);
+/// The context window of a model of which nothing is known, in tokens.
+const DEFAULT_WINDOW: u64 = 128_000;
 
 /// Why an attempt stopped before the end of its run.
 #[derive(Debug)]
@@ -148,7 +155,8 @@ impl<'a> Attempt<'a> {
         let context = services.store.context(&lease).await?;
         let history = history::of_run(&*services.store, &run, &context.agent.settings.tool_rules).await?;
         let (usage, ttft_ns) = (run.usage, run.ttft_ns);
-        let window = 128_000;
+        let model = run.request.override_model.as_ref().unwrap_or(&context.agent.settings.model);
+        let window = window(&services.catalogue, model, context.agent.settings.context_window_limit).await;
         let mut attempt =
             Self { services, settings, run, lease, writer, context, window, history, usage, ttft_ns, cancel, stopping };
         match decided {
@@ -370,6 +378,14 @@ impl<'a> Attempt<'a> {
     pub(super) fn nanos_since(&self, start: Timestamp) -> i64 {
         nanos(self.services.seams.now() - start)
     }
+}
+
+/// A model's context window in tokens, or what the agent's client allows of it. A provider that does not say it at once is
+/// not waited for.
+async fn window(catalogue: &Catalogue, model: &ModelHandle, limit: Option<u64>) -> u64 {
+    let known = tokio::time::timeout(WINDOW_WAIT, catalogue.info(model)).await.ok().flatten();
+    let window = known.map_or(DEFAULT_WINDOW, |info| info.context_window);
+    limit.map_or(window, |limit| limit.min(window))
 }
 
 /// What [`Attempt::commit`] is told of a step.

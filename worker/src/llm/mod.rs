@@ -1,95 +1,68 @@
-//! The providers of models behind the port [`ModelClient`]: one file each.
+//! The providers of models behind the port [`ModelClient`].
+//!
+//! [`provider`] calls any server through `genai`; what differs between their interfaces is in [`dialect`], one file
+//! each.
 
+mod blame;
+mod conversation;
 mod demo;
-mod openai;
+mod dialect;
+mod provider;
+#[cfg(test)]
+mod scripted;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+use holdfast_shared::config::{ANTHROPIC, GOOGLE_AI, ModelSettings, OPENAI};
 use holdfast_shared::domain::run::ErrorType;
 use holdfast_shared::ports::model_client::{DeltaStream, ModelClient, ModelError, ModelRequest};
-use secrecy::SecretString;
+use holdfast_shared::ports::seams::Seams;
 
 use demo::Demo;
-use openai::OpenAi;
-
-/// Most characters of a provider's own words that are passed on.
-const PROVIDER_TEXT_CHARS: usize = 2000;
-
-/// Which providers there are, and how long a call of one may take.
-#[derive(Debug, Clone)]
-pub struct LlmConfig {
-    /// The OpenAI-compatible server, if one is configured.
-    pub openai: Option<OpenAiConfig>,
-    /// Longest wait for the head of the provider's answer.
-    pub header_timeout: Duration,
-    /// Longest wait between two pieces of the answer. Anything the provider sends counts, also a keep-alive comment.
-    pub idle_timeout: Duration,
-    /// Longest that a call may take as a whole.
-    pub total_timeout: Duration,
-}
-
-impl Default for LlmConfig {
-    fn default() -> Self {
-        Self {
-            openai: None,
-            // Some servers send the head only when they have read the whole prompt.
-            header_timeout: Duration::from_secs(120),
-            idle_timeout: Duration::from_secs(60),
-            total_timeout: Duration::from_secs(600),
-        }
-    }
-}
-
-/// An OpenAI-compatible server.
-#[derive(Debug, Clone)]
-pub struct OpenAiConfig {
-    /// The URL up to and including the version, for example `https://api.openai.com/v1`.
-    pub base_url: String,
-    /// The key, where the server wants one.
-    pub api_key: Option<SecretString>,
-}
+use provider::Provider;
 
 /// Why the providers cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum LlmSetupError {
-    /// No HTTP client.
-    #[error("no HTTP client for model calls: {0}")]
-    Http(#[from] reqwest::Error),
-    /// The base URL is none.
-    #[error("OPENAI_BASE_URL is not an http or https URL: '{0}'")]
-    BaseUrl(String),
-}
+#[error("no HTTP client for model calls: {0}")]
+pub struct LlmSetupError(#[from] reqwest::Error);
 
 /// All providers; the part of the handle before the slash chooses.
 pub struct Providers {
     demo: Demo,
-    openai: Option<OpenAi>,
+    servers: Vec<Provider>,
 }
 
 impl Providers {
-    /// Sets the providers up; nothing is called yet. The process needs an installed rustls provider if an
-    /// OpenAI-compatible server is configured, even for plain HTTP.
+    /// Sets the providers up; nothing is called yet. The process needs an installed rustls provider if a server is
+    /// configured, even for plain HTTP. The clock is for servers that say until when to wait.
     ///
     /// # Errors
-    /// The configuration cannot be used.
-    pub fn new(config: LlmConfig) -> Result<Self, LlmSetupError> {
-        let openai = config.openai.clone().map(|server| OpenAi::new(server, &config)).transpose()?;
-        Ok(Self { demo: Demo, openai })
+    /// There is no HTTP client.
+    pub fn new(settings: &ModelSettings, seams: &Seams) -> Result<Self, LlmSetupError> {
+        let servers = settings.servers.iter().map(|server| Provider::new(server, settings, seams));
+        Ok(Self { demo: Demo, servers: servers.collect::<Result<_, _>>()? })
     }
 }
 
 #[async_trait]
 impl ModelClient for Providers {
     async fn stream(&self, request: ModelRequest) -> Result<DeltaStream, ModelError> {
-        match (request.model.provider(), &self.openai) {
-            ("holdfast", _) => self.demo.stream(request).await,
-            ("openai", Some(openai)) => openai.stream(request).await,
-            ("openai", None) => {
-                let advice = "no OpenAI-compatible server is configured: set OPENAI_BASE_URL or OPENAI_API_KEY";
-                Err(unusable(format!("The model '{}' cannot be called: {advice}.", request.model)))
+        let provider = request.model.provider();
+        if provider == "holdfast" {
+            return self.demo.stream(request).await;
+        }
+        match self.servers.iter().find(|server| server.serves(provider)) {
+            Some(server) => server.stream(request).await,
+            None => {
+                let advice = match provider {
+                    OPENAI => "set OPENAI_BASE_URL or OPENAI_API_KEY",
+                    ANTHROPIC => "set ANTHROPIC_API_KEY",
+                    GOOGLE_AI => "set GEMINI_API_KEY",
+                    _ => "name a server for it in HOLDFAST_OPENAI_COMPATIBLE",
+                };
+                Err(unusable(format!("No provider serves the model '{}': {advice}.", request.model)))
             }
-            _ => Err(unusable(format!("No provider serves the model '{}'.", request.model))),
         }
     }
 }
@@ -144,8 +117,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_handle_without_a_provider_is_refused_for_good() {
-        let providers = Providers::new(LlmConfig::default()).expect("providers");
-        for handle in ["nobody/model", "openai/gpt-4o-mini", "holdfast/other"] {
+        let providers = Providers::new(&ModelSettings::default(), &Seams::system()).expect("providers");
+        for handle in ["nobody/model", "openai/gpt-4o-mini", "anthropic/claude", "google_ai/gemini", "holdfast/other"] {
             let request = ModelRequest {
                 model: ModelHandle::parse(handle).expect("a handle"),
                 system: String::new(),
