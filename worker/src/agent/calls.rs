@@ -33,7 +33,7 @@ enum Planned {
     /// Its result is known without running anything.
     Known(ToolReturn),
     /// It is to run, with these arguments.
-    Run(Tool, ToolCall),
+    Run(Box<(Tool, ToolCall)>),
 }
 
 impl Attempt<'_> {
@@ -212,7 +212,7 @@ impl Attempt<'_> {
             None => call,
         };
         match crate::tools::read_arguments(&call) {
-            Ok(_) => Planned::Run(tool.clone(), call),
+            Ok(_) => Planned::Run(Box::new((tool.clone(), call))),
             Err(text) => Planned::Known(ToolReturn::refused(&call, text)),
         }
     }
@@ -233,7 +233,7 @@ impl Attempt<'_> {
                     returns.insert(place, known);
                     continue;
                 }
-                Planned::Run(tool, call) => (tool, call),
+                Planned::Run(run) => *run,
             };
             if let Some(done) = recorded.returns.iter().find(|done| done.call_id == call.id) {
                 returns.insert(place, done.clone());
