@@ -20,8 +20,8 @@ pub const READ_EVENTS: usize = 2048;
 pub const TOOL_ERROR_CHARS: usize = 1000;
 /// Most characters of a tool's result before it is cut (api/04 §2, `return_char_limit`).
 pub const TOOL_RETURN_CHARS: usize = 50_000;
-/// Most bytes of a Python tool's source.
-pub const PYTHON_SOURCE_BYTES: usize = 512 * 1024;
+/// Most bytes of a Python tool's source. A request waits while it is parsed, and hostile text parses slowly.
+pub const PYTHON_SOURCE_BYTES: usize = 128 * 1024;
 /// Most bytes of the files that a Python tool writes.
 pub const PYTHON_FILES_BYTES: u64 = 64 * 1024 * 1024;
 /// Most threads of a Python tool, where the kernel counts them for the sandbox alone.

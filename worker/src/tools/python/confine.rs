@@ -133,7 +133,7 @@ fn give_up_rights(policy: &Policy) -> io::Result<()> {
         limit(resource, most)?;
     }
     // At the lower limit comes a signal that tells the reason, at the upper one SIGKILL.
-    let cpu = Rlimit { current: Some(policy.cpu_seconds), maximum: Some(policy.cpu_seconds + 1) };
+    let cpu = Rlimit { current: Some(policy.cpu_seconds), maximum: Some(policy.cpu_seconds.saturating_add(1)) };
     rustix::process::setrlimit(Resource::Cpu, cpu)?;
     match &policy.walls {
         // A user namespace of its own counts its own threads; without one the user's other processes would count.

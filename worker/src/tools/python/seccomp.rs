@@ -235,6 +235,7 @@ const FOREIGN: &[c_long] = &[
 ];
 
 /// Requests about a descriptor that change nothing for others; the rest of `ioctl` is closed.
+#[allow(clippy::unnecessary_cast, reason = "the type of these differs between C libraries")]
 const IOCTLS: &[u64] = &[
     libc::FIOCLEX as u64,
     libc::FIONBIO as u64,
