@@ -6,7 +6,7 @@ use holdfast_shared::domain::limits::{PRINTED_LINES, TOOL_ERROR_CHARS};
 use holdfast_shared::domain::tool::{ToolCall, ToolReturn};
 use serde::Deserialize;
 
-use super::super::{cut, first_chars};
+use super::super::first_chars;
 
 /// What came of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,17 +46,15 @@ impl Execution {
         Self { outcome: Outcome::NotExecuted(why), stdout: Vec::new(), stderr: Vec::new() }
     }
 
-    /// The result in the shape and words of the contract (api/05 §5). Over `return_char_limit` characters it is cut.
+    /// The result in the shape and words of the contract (api/05 §5). The tool's own limit of characters is not applied.
     #[must_use]
-    pub fn into_return(self, call: &ToolCall, return_char_limit: u64) -> ToolReturn {
+    pub fn into_return(self, call: &ToolCall) -> ToolReturn {
         let error = |kind: &str, text: &str| {
             let text = format!("Error executing function {}: {kind}: {text}", call.name);
             first_chars(&text, TOOL_ERROR_CHARS).to_owned()
         };
         let tool_return = match self.outcome {
-            Outcome::Returned(text) => {
-                ToolReturn::success(call, cut(text, usize::try_from(return_char_limit).unwrap_or(usize::MAX)))
-            }
+            Outcome::Returned(text) => ToolReturn::success(call, text),
             Outcome::Failed(Failure { kind, text }) => ToolReturn::error(call, error(&kind, &text)),
             Outcome::NotExecuted(why) => ToolReturn::refused(call, error("SandboxError", &why)),
         };
@@ -351,26 +349,24 @@ mod tests {
         let stderr = Captured { bytes: b"bwrap: no permission\n".to_vec(), is_cut: false };
         let execution = judge(End::Exited(Some(1)), &Sent { stderr, ..Sent::default() }, LIMITS);
         assert!(matches!(&execution.outcome, Outcome::NotExecuted(why) if why.contains("bwrap: no permission")));
-        let tool_return = execution.into_return(&ToolCall::new("call-1", "f", "{}"), 100);
+        let tool_return = execution.into_return(&ToolCall::new("call-1", "f", "{}"));
         assert!(
             !tool_return.was_executed && tool_return.text.starts_with("Error executing function f: SandboxError: ")
         );
     }
 
     #[test]
-    fn results_and_errors_keep_their_length() {
+    fn a_return_has_the_words_and_the_shape_of_the_contract() {
         let call = ToolCall::new("call-1", "f", "{}");
-        let returned = |text: &str| Execution {
-            outcome: Outcome::Returned(text.to_owned()),
-            stdout: vec!["a".to_owned()],
-            stderr: Vec::new(),
-        };
-        let whole = returned("öö").into_return(&call, 2);
-        assert_eq!((whole.text.as_str(), whole.stderr), ("öö", None));
-        assert_eq!(whole.stdout, Some(vec!["a".to_owned()]));
-        assert!(returned("öö").into_return(&call, 1).text.starts_with("ö\n[The result was cut: it has 2 characters"));
-        let failed = Execution { outcome: Outcome::Failed(failure("E", "x".repeat(5000))), ..returned("") };
-        assert_eq!(failed.into_return(&call, 2).text.chars().count(), TOOL_ERROR_CHARS);
+        let returned =
+            Execution { outcome: Outcome::Returned("ö".to_owned()), stdout: vec!["a".to_owned()], stderr: Vec::new() };
+        let failed = Execution { outcome: Outcome::Failed(failure("E", "x".repeat(5000))), ..returned.clone() };
+        let returned = returned.into_return(&call);
+        assert_eq!((returned.text.as_str(), returned.stderr), ("ö", None));
+        assert_eq!(returned.stdout, Some(vec!["a".to_owned()]));
+        let failed = failed.into_return(&call);
+        assert!(failed.was_executed && failed.text.starts_with("Error executing function f: E: xxx"));
+        assert_eq!(failed.text.chars().count(), TOOL_ERROR_CHARS);
     }
 
     #[test]
