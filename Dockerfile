@@ -11,8 +11,11 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && install -D --mode=0644 LICENSE /out/usr/share/doc/holdfast/LICENSE \
     && install -d --owner=10001 --group=10001 --mode=0700 /out/var/lib/holdfast
 
-# --- image: the C library, the program and an unprivileged user ---
+# --- image: the C library, the program, what executes and confines Python tools, and an unprivileged user ---
 FROM debian:bookworm-slim
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends bubblewrap ca-certificates python3 \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=build /out/ /
 USER 10001:10001
 ENV HOLDFAST_DATA_DIR=/var/lib/holdfast \

@@ -4,6 +4,7 @@ mod api;
 mod dev;
 mod http;
 mod migrate;
+mod sandbox;
 mod shutdown;
 mod wiring;
 mod worker;
@@ -52,6 +53,9 @@ enum Command {
     ///
     /// Needs DATABASE_URL. Run it before the API and the workers of a new version start; running it again is harmless.
     Migrate,
+    /// What a worker starts to execute a Python tool; of no use to people
+    #[command(hide = true)]
+    SandboxExec(sandbox::Options),
 }
 
 #[derive(Args)]
@@ -72,7 +76,7 @@ README.md lists all of them.";
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("holdfast: {error:#}");
             ExitCode::FAILURE
@@ -80,19 +84,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let command = cli.command.unwrap_or_else(|| Command::Dev(dev::Options::default()));
+    // A sandbox has no settings, and no thread but this one.
+    if let Command::SandboxExec(options) = &command {
+        return sandbox::run(options);
+    }
     // Several crates speak TLS; they all use this provider. A second installation cannot happen here.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let command = cli.command.unwrap_or_else(|| Command::Dev(dev::Options::default()));
     let settings = Settings::load(cli.common.config.as_deref(), &overrides(&command))?;
     telemetry::start(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
-        Command::Dev(options) => runtime.block_on(dev::run(&settings, &options)),
-        Command::Api(_) => runtime.block_on(api::run(&settings)),
-        Command::Worker => runtime.block_on(worker::run(&settings)),
-        Command::Migrate => runtime.block_on(migrate::run(&settings)),
+        Command::Dev(options) => runtime.block_on(dev::run(&settings, &options))?,
+        Command::Api(_) => runtime.block_on(api::run(&settings))?,
+        Command::Worker => runtime.block_on(worker::run(&settings))?,
+        Command::Migrate => runtime.block_on(migrate::run(&settings))?,
+        Command::SandboxExec(options) => return sandbox::run(&options),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What the command line says about settings.
@@ -101,6 +111,6 @@ fn overrides(command: &Command) -> holdfast_shared::config::Overrides {
     match command {
         Command::Dev(options) => Overrides { listen: options.listen.clone(), data_dir: options.data_dir.clone() },
         Command::Api(options) => Overrides { listen: options.listen.clone(), data_dir: None },
-        Command::Worker | Command::Migrate => Overrides::default(),
+        Command::Worker | Command::Migrate | Command::SandboxExec(_) => Overrides::default(),
     }
 }

@@ -7,6 +7,7 @@ pub mod config;
 pub mod domain;
 pub mod models;
 pub mod ports;
+pub mod python;
 pub mod relay;
 pub mod store;
 pub mod telemetry;

@@ -13,6 +13,7 @@ mod gate;
 mod harness;
 mod loop_table;
 mod notation;
+mod python_tools;
 mod recovery;
 mod scripted_model;
 mod sdk;

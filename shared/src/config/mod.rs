@@ -7,7 +7,7 @@ use std::time::Duration;
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::tenant::TenantId;
 
@@ -55,6 +55,12 @@ const VARIABLES: &[(&str, &str)] = &[
     ("HOLDFAST_LIVE_TTL_MS", "live_ttl_ms"),
     ("HOLDFAST_FINISHED_TTL_MS", "finished_ttl_ms"),
     ("HOLDFAST_TOOL_TIMEOUT_MS", "tool_timeout_ms"),
+    ("HOLDFAST_PYTHON", "python"),
+    ("HOLDFAST_PYTHON_SANDBOX", "python_sandbox"),
+    ("HOLDFAST_PYTHON_NETWORK", "python_network"),
+    ("HOLDFAST_PYTHON_MEMORY_BYTES", "python_memory_bytes"),
+    ("HOLDFAST_PYTHON_OUTPUT_BYTES", "python_output_bytes"),
+    ("HOLDFAST_PYTHON_CONCURRENCY", "python_concurrency"),
     ("HOLDFAST_LOG", "log"),
     ("HOLDFAST_LOG_FORMAT", "log_format"),
 ];
@@ -131,6 +137,12 @@ struct Raw {
     live_ttl_ms: u64,
     finished_ttl_ms: u64,
     tool_timeout_ms: u64,
+    python: String,
+    python_sandbox: SandboxChoice,
+    python_network: Network,
+    python_memory_bytes: u64,
+    python_output_bytes: usize,
+    python_concurrency: u16,
     log: String,
     log_format: LogFormat,
 }
@@ -176,6 +188,12 @@ impl Default for Raw {
             live_ttl_ms: 24 * 60 * 60 * 1000,
             finished_ttl_ms: 10 * 60 * 1000,
             tool_timeout_ms: 180_000,
+            python: PYTHON.to_owned(),
+            python_sandbox: SandboxChoice::Auto,
+            python_network: Network::Deny,
+            python_memory_bytes: 512 * 1024 * 1024,
+            python_output_bytes: 1024 * 1024,
+            python_concurrency: 8,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
         }
@@ -200,6 +218,30 @@ pub enum ApprovalDefault {
     Deny,
     /// They may run.
     Approve,
+}
+
+/// How Python tools are confined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxChoice {
+    /// By the strongest way that works on this machine, else not executed.
+    Auto,
+    /// By bubblewrap, else not executed.
+    Bubblewrap,
+    /// By Landlock and seccomp, else not executed.
+    Landlock,
+    /// Python tools are not executed.
+    Off,
+}
+
+/// Whether Python tools reach the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// They do, loopback and private addresses included.
+    Allow,
+    /// They do not.
+    Deny,
 }
 
 /// All settings, checked.
@@ -293,7 +335,31 @@ pub struct WorkerSettings {
     pub approval_timeout: Option<Duration>,
     /// How it answers then.
     pub approval_default: ApprovalDefault,
+    /// How Python tools are executed.
+    pub python: PythonSettings,
 }
+
+/// How Python tools are executed.
+#[derive(Debug, Clone)]
+pub struct PythonSettings {
+    /// The interpreter: a name to look for in `PATH`, or a path. What is installed for it, tools can import.
+    pub interpreter: String,
+    /// How they are confined.
+    pub sandbox: SandboxChoice,
+    /// Whether they reach the network.
+    pub network: Network,
+    /// Most address space of a call, in bytes.
+    pub memory_bytes: u64,
+    /// Most bytes that a call may print, and most bytes of its result.
+    pub output_bytes: usize,
+    /// Calls at the same time in one worker.
+    pub concurrency: u16,
+}
+
+/// The interpreter of Python tools where none is named.
+const PYTHON: &str = "python3";
+/// Python starts with less than that, but imports hardly anything.
+const LEAST_PYTHON_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What a command line says about settings; it wins over everything else.
 #[derive(Debug, Clone, Default)]
@@ -413,6 +479,9 @@ impl Raw {
         self.gemini_base_url = self.gemini_base_url.filter(keep);
         self.default_model = self.default_model.filter(keep);
         self.data_dir = self.data_dir.filter(|path| !path.as_os_str().is_empty());
+        if self.python.trim().is_empty() {
+            self.python = PYTHON.to_owned();
+        }
         if self.log.trim().is_empty() {
             self.log = Self::default().log;
         }
@@ -492,6 +561,28 @@ impl Raw {
             model_retry_budget: Duration::from_millis(self.model_retry_budget_ms),
             approval_timeout: (self.approval_timeout_ms > 0).then(|| Duration::from_millis(self.approval_timeout_ms)),
             approval_default: self.approval_default,
+            python: self.python()?,
+        })
+    }
+
+    fn python(&self) -> Result<PythonSettings, SettingsError> {
+        if self.python_memory_bytes < LEAST_PYTHON_MEMORY_BYTES {
+            let problem = format!("must be at least {LEAST_PYTHON_MEMORY_BYTES}, or Python does not even start");
+            return Err(invalid("HOLDFAST_PYTHON_MEMORY_BYTES", problem));
+        }
+        if self.python_output_bytes == 0 {
+            return Err(invalid("HOLDFAST_PYTHON_OUTPUT_BYTES", "must be at least 1"));
+        }
+        if self.python_concurrency == 0 {
+            return Err(invalid("HOLDFAST_PYTHON_CONCURRENCY", "must be at least 1"));
+        }
+        Ok(PythonSettings {
+            interpreter: self.python.clone(),
+            sandbox: self.python_sandbox,
+            network: self.python_network,
+            memory_bytes: self.python_memory_bytes,
+            output_bytes: self.python_output_bytes,
+            concurrency: self.python_concurrency,
         })
     }
 }
@@ -530,6 +621,11 @@ mod tests {
             ("openai_api = \"both\"", "openai_api"),
             ("openai_reasoning_summary = \"much\"", "openai_reasoning_summary"),
             ("default_model = \"gpt\"", "HOLDFAST_DEFAULT_MODEL"),
+            ("python_memory_bytes = 1000", "HOLDFAST_PYTHON_MEMORY_BYTES"),
+            ("python_output_bytes = 0", "HOLDFAST_PYTHON_OUTPUT_BYTES"),
+            ("python_concurrency = 0", "HOLDFAST_PYTHON_CONCURRENCY"),
+            ("python_sandbox = \"none\"", "python_sandbox"),
+            ("python_network = \"yes\"", "python_network"),
             ("lease_ms = \"long\"", "lease_ms"),
             ("nonsense = 1", "nonsense"),
         ] {

@@ -20,6 +20,18 @@ pub const READ_EVENTS: usize = 2048;
 pub const TOOL_ERROR_CHARS: usize = 1000;
 /// Most characters of a tool's result before it is cut (api/04 §2, `return_char_limit`).
 pub const TOOL_RETURN_CHARS: usize = 50_000;
+/// Most bytes of a Python tool's source. A request waits while it is parsed, and hostile text parses slowly.
+pub const PYTHON_SOURCE_BYTES: usize = 128 * 1024;
+/// Most bytes of the files that a Python tool writes.
+pub const PYTHON_FILES_BYTES: u64 = 64 * 1024 * 1024;
+/// Most threads of a Python tool, where the kernel counts them for the sandbox alone.
+pub const PYTHON_THREADS: u64 = 128;
+/// Most files and the like that a Python tool may have open.
+pub const PYTHON_OPEN_FILES: u64 = 256;
+/// Most lines that are kept of what a Python tool prints, of standard output and standard error each.
+pub const PRINTED_LINES: usize = 10_000;
+/// Most bytes of an exception's text and of its trace, each.
+pub const PYTHON_TRACE_BYTES: usize = 16 * 1024;
 /// Default limit of a memory block in characters (api/04 §1.2).
 pub const BLOCK_CHARS: u64 = 100_000;
 /// Steps of a run that does not say (api/01 §1).

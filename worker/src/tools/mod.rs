@@ -1,6 +1,7 @@
 //! Tools, carried out: those that the server brings along, and those of its clients.
 
 mod memory;
+pub mod python;
 mod search;
 
 use std::time::Duration;
