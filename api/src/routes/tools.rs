@@ -10,6 +10,7 @@ use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::tool::{CUSTOM, Tool, ToolSource, ToolSpec};
 use holdfast_shared::ports::store::{AgentChange, ToolFilter};
+use holdfast_shared::python;
 use holdfast_shared::wire::agent::WantedTools;
 use holdfast_shared::wire::tool::{self, CreateTool};
 use serde_json::Value;
@@ -22,8 +23,15 @@ use crate::extract::{AgentPath, JsonBody, NamePath, OptionalJsonBody, QueryField
 const NO_TOOL: ApiError = ApiError::Unknown("the tool");
 
 /// What a model is to be told of a Python function, from its source.
-fn derive(_source: &str) -> Result<ToolSpec, String> {
-    Err("the name and the arguments of a function cannot be read from its source yet: give 'json_schema'".to_owned())
+fn derive(source: &str) -> Result<ToolSpec, String> {
+    python::derive(source).map_err(|error| error.to_string())
+}
+
+/// Refuses a Python tool whose source does not define its function.
+fn check_source(tool: &Tool) -> Result<(), ApiError> {
+    let ToolSource::Python { code } = &tool.source else { return Ok(()) };
+    python::check(code, &tool.spec.name)
+        .map_err(|error| ApiError::Unacceptable(format!("INVALID_ARGUMENT: body.source_code: {error}")))
 }
 
 /// Makes a tool, or puts it in the place of the one of its name: both methods do, as clients expect it.
@@ -38,6 +46,7 @@ pub(crate) async fn put(
     // What the operator gives to everyone is hidden by the new tool, not replaced.
     let before = named.iter().find(|tool| tool.source.tool_type() == CUSTOM);
     let tool = wanted.tool(services.seams.id(), before, services.seams.now());
+    check_source(&tool)?;
     let stored = services.store.put_tool(Some(&tenant), &tool).await?;
     tracing::info!(tool.id = %stored.id, is_new = stored.id == tool.id, "a tool was stored");
     Ok(Json(tool::object(&stored)))
@@ -94,6 +103,7 @@ pub(crate) async fn update(
 ) -> Result<Json<Value>, ApiError> {
     let before = own_tool(&app, &tenant, id).await?;
     let after = tool::changed(&before, &body, &derive, app.services.seams.now())?;
+    check_source(&after)?;
     let changed = app.services.store.change_tool(&tenant, &after).await?;
     Ok(Json(tool::object(&changed.ok_or(NO_TOOL)?)))
 }
