@@ -5,6 +5,7 @@
 pub mod backends;
 pub mod config;
 pub mod domain;
+pub mod images;
 pub mod models;
 pub mod outbound;
 pub mod ports;

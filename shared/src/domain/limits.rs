@@ -22,6 +22,10 @@ pub const TOOL_ERROR_CHARS: usize = 1000;
 pub const TOOL_RETURN_CHARS: usize = 50_000;
 /// Default limit of a memory block in characters (api/04 §1.2).
 pub const BLOCK_CHARS: u64 = 100_000;
+/// Most images that one request names by their URLs.
+pub const IMAGE_URLS: usize = 32;
+/// Images of one request that are fetched at the same time.
+pub const IMAGE_FETCHES: usize = 8;
 /// Steps of a run that does not say (api/01 §1).
 pub const DEFAULT_MAX_STEPS: u32 = 50;
 /// The longest that a delivery is held; brokers take it away after 30 minutes by default.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 /// The server; it stops when it is dropped.
@@ -41,6 +42,8 @@ pub enum Reply {
         /// The body.
         body: Vec<u8>,
     },
+    /// This, as soon as so many requests wait for it.
+    Gathered(Arc<Barrier>, Box<Reply>),
     /// Nothing, for as long as the caller waits.
     Never,
 }
@@ -120,8 +123,12 @@ async fn serve(
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
     let received = Received { method, target, headers, body };
-    let reply = answer(&received);
+    let mut reply = answer(&received);
     kept.lock().unwrap_or_else(PoisonError::into_inner).push(received);
+    while let Reply::Gathered(barrier, then) = reply {
+        barrier.wait().await;
+        reply = *then;
+    }
     match reply {
         Reply::Answer { status, headers, body } => {
             let mut head = format!("HTTP/1.1 {status} Test\r\ncontent-length: {}\r\nconnection: close\r\n", body.len());
@@ -133,6 +140,6 @@ async fn serve(
             stream.shutdown().await
         }
         // Until the caller hangs up.
-        Reply::Never => stream.read_u8().await.map(drop),
+        Reply::Never | Reply::Gathered(..) => stream.read_u8().await.map(drop),
     }
 }
