@@ -11,6 +11,7 @@ mod distributed;
 mod embedded;
 mod gate;
 mod harness;
+mod images;
 mod loop_table;
 mod notation;
 mod recovery;

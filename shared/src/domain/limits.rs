@@ -22,6 +22,8 @@ pub const TOOL_ERROR_CHARS: usize = 1000;
 pub const TOOL_RETURN_CHARS: usize = 50_000;
 /// Default limit of a memory block in characters (api/04 §1.2).
 pub const BLOCK_CHARS: u64 = 100_000;
+/// Bytes of the answer of an HTTP tool that are read; a result of a million characters fits.
+pub const HTTP_TOOL_BYTES: usize = 4 * 1024 * 1024;
 /// Most images that one request names by their URLs.
 pub const IMAGE_URLS: usize = 32;
 /// Images of one request that are fetched at the same time.

@@ -1,5 +1,6 @@
 //! Tools, carried out: those that the server brings along, and those of its clients.
 
+pub mod http;
 mod memory;
 mod search;
 
