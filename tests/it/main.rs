@@ -13,6 +13,7 @@ mod gate;
 mod harness;
 mod images;
 mod loop_table;
+mod mcp;
 mod notation;
 mod recovery;
 mod scripted_model;
