@@ -20,7 +20,8 @@ use holdfast_shared::ports::store::Store;
 use holdfast_shared::relay::Relay;
 use holdfast_shared::store::{PostgresStore, SqliteStore};
 use holdfast_worker::llm::Providers;
-use holdfast_worker::tools::Toolbox;
+use holdfast_worker::tools::mcp::{McpConfig, McpPool};
+use holdfast_worker::tools::{Toolbox, http};
 use holdfast_worker::{HeartbeatStore, Worker};
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
@@ -165,6 +166,11 @@ pub(crate) fn api(
 /// The worker.
 pub(crate) fn worker(settings: &Settings, backends: &Backends, catalogue: Arc<Catalogue>) -> anyhow::Result<Worker> {
     let providers = Providers::new(&settings.models, &backends.seams)?;
+    let mcp = settings.worker.mcp_config.as_deref().map(McpConfig::load).transpose()?.unwrap_or_default();
+    let toolbox = Toolbox {
+        outbound: Outbound::new(&settings.outbound_allow, http::CONNECT_TIMEOUT)?,
+        mcp: McpPool::new(mcp, backends.seams.clone()),
+    };
     let services = holdfast_worker::Services {
         store: Arc::clone(&backends.store),
         log: Arc::clone(&backends.log),
@@ -173,7 +179,7 @@ pub(crate) fn worker(settings: &Settings, backends: &Backends, catalogue: Arc<Ca
         relay: Arc::clone(&backends.relay),
         models: Arc::new(providers),
         catalogue,
-        toolbox: Arc::new(Toolbox::default()),
+        toolbox: Arc::new(toolbox),
         heartbeat_store: Arc::clone(&backends.heartbeat_store),
         seams: backends.seams.clone(),
     };

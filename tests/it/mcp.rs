@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use holdfast_shared::ports::seams::Seams;
 use holdfast_shared::ports::store::StoreError;
 use holdfast_worker::tools::mcp::{self, Discovered, McpCall, McpConfig, McpPool, Progress, ToolShelf};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -431,6 +433,44 @@ impl ToolShelf for Shelf {
         kept.push((tenant.cloned(), tool.spec.name.clone()));
         Ok(tool.clone())
     }
+}
+
+/// Fails once, then keeps names.
+struct Shaky {
+    has_failed: AtomicBool,
+    names: watch::Sender<Vec<String>>,
+}
+
+#[async_trait::async_trait]
+impl ToolShelf for Shaky {
+    async fn put_tool(&self, _: Option<&TenantId>, tool: &Tool) -> Result<Tool, StoreError> {
+        if !self.has_failed.swap(true, Ordering::SeqCst) {
+            return Err(StoreError::Fenced);
+        }
+        self.names.send_modify(|names| names.push(tool.spec.name.clone()));
+        Ok(tool.clone())
+    }
+}
+
+#[tokio::test]
+async fn the_shelf_follows_the_servers_without_waiting_for_all() {
+    let pool = pool(&json!({"silent": {"command": "sleep", "args": ["1000"]}, "srv": python_by_stdio()}));
+    let shelf = Shaky { has_failed: AtomicBool::new(false), names: watch::Sender::new(Vec::new()) };
+    let mut names = shelf.names.subscribe();
+    let stop = CancellationToken::new();
+    let follow = mcp::keep_fresh(&pool, &shelf, Duration::from_millis(10), &stop);
+    let look = async {
+        let mut has = async |name: &str| {
+            let found = timeout(DEADLINE, names.wait_for(|names| names.iter().any(|kept| kept == name))).await;
+            assert!(found.is_ok(), "{name} is not kept");
+        };
+        has("srv__grow").await;
+        call(&pool, "grow", &json!({})).await;
+        has("srv__grown").await;
+        stop.cancel();
+    };
+    tokio::join!(follow, look);
+    assert!(shelf.has_failed.load(Ordering::SeqCst));
 }
 
 #[tokio::test]

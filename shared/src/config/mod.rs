@@ -46,6 +46,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("HOLDFAST_MAX_QUEUED_RUNS", "max_queued_runs"),
     ("HOLDFAST_MAX_BODY_BYTES", "max_body_bytes"),
     ("HOLDFAST_IMAGE_MAX_BYTES", "image_max_bytes"),
+    ("HOLDFAST_MCP_CONFIG", "mcp_config"),
     ("HOLDFAST_OUTBOUND_ALLOW", "outbound_allow"),
     ("HOLDFAST_DATABASE_CONNECTIONS", "database_connections"),
     ("HOLDFAST_MODEL_HEADER_TIMEOUT_MS", "model_header_timeout_ms"),
@@ -124,6 +125,7 @@ struct Raw {
     max_queued_runs: u32,
     max_body_bytes: usize,
     image_max_bytes: usize,
+    mcp_config: Option<PathBuf>,
     outbound_allow: String,
     database_connections: u32,
     model_header_timeout_ms: u64,
@@ -171,6 +173,7 @@ impl Default for Raw {
             max_queued_runs: 100,
             max_body_bytes: 32 * 1024 * 1024,
             image_max_bytes: 10 * 1024 * 1024,
+            mcp_config: None,
             outbound_allow: String::new(),
             database_connections: 10,
             model_header_timeout_ms: 60_000,
@@ -304,6 +307,8 @@ pub struct WorkerSettings {
     pub approval_timeout: Option<Duration>,
     /// How it answers then.
     pub approval_default: ApprovalDefault,
+    /// The file that names the MCP servers.
+    pub mcp_config: Option<PathBuf>,
 }
 
 /// What a command line says about settings; it wins over everything else.
@@ -426,6 +431,7 @@ impl Raw {
         self.gemini_base_url = self.gemini_base_url.filter(keep);
         self.default_model = self.default_model.filter(keep);
         self.data_dir = self.data_dir.filter(|path| !path.as_os_str().is_empty());
+        self.mcp_config = self.mcp_config.filter(|path| !path.as_os_str().is_empty());
         if self.log.trim().is_empty() {
             self.log = Self::default().log;
         }
@@ -510,6 +516,7 @@ impl Raw {
             model_retry_budget: Duration::from_millis(self.model_retry_budget_ms),
             approval_timeout: (self.approval_timeout_ms > 0).then(|| Duration::from_millis(self.approval_timeout_ms)),
             approval_default: self.approval_default,
+            mcp_config: self.mcp_config.clone(),
         })
     }
 }

@@ -15,6 +15,9 @@ use serde_json::{Map, Value};
 
 use super::{Arguments, ToolError, first_chars, kind};
 
+/// Until a connection is there.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What is escaped in a path: all but the unreserved characters (RFC 3986).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 

@@ -7,6 +7,7 @@ mod server;
 mod transport;
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -44,7 +45,7 @@ pub struct McpPool {
     changed: watch::Receiver<u64>,
     seams: Seams,
     stop: CancellationToken,
-    tasks: JoinSet<()>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 /// A tool that a server has.
@@ -109,15 +110,22 @@ impl McpPool {
             servers.push(server);
             tasks.spawn(keeping);
         }
-        Self { servers, changed, seams, stop, tasks }
+        Self { servers, changed, seams, stop, tasks: Mutex::new(tasks) }
     }
 
     /// All tools that are known of the servers, as soon as each of them was reached or could not be. A server that was
     /// reached once and is gone still counts, with its last list.
     pub async fn discover(&self) -> Vec<Discovered> {
+        join_all(self.servers.iter().map(Server::listed)).await;
+        self.known()
+    }
+
+    /// All tools that are known now of the servers.
+    #[must_use]
+    pub fn known(&self) -> Vec<Discovered> {
         let now = self.seams.now();
-        let of_server = async |server: &Server| {
-            let Some(tools) = server.tools().await else { return Vec::new() };
+        let of_server = |server: &Server| -> Vec<Discovered> {
+            let Some(tools) = server.tools() else { return Vec::new() };
             let usable: Vec<_> = tools.iter().filter(|tool| is_usable(server, tool)).take(MCP_TOOLS).collect();
             if usable.len() < tools.len() {
                 let left_out = tools.len() - usable.len();
@@ -142,10 +150,15 @@ impl McpPool {
             };
             named.map(tool).collect()
         };
-        join_all(self.servers.iter().map(of_server)).await.into_iter().flatten().collect()
+        self.servers.iter().flat_map(of_server).collect()
     }
 
-    /// A counter that moves with every change of what [`McpPool::discover`] finds.
+    /// Has all servers connected, without waiting for them.
+    pub fn want(&self) {
+        self.servers.iter().for_each(Server::want);
+    }
+
+    /// A counter that moves with every change of what is known.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.clone()
@@ -183,9 +196,10 @@ impl McpPool {
     }
 
     /// Ends the connections properly: children may end by themselves before they are killed.
-    pub async fn close(mut self) {
+    pub async fn close(&self) {
         self.stop.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        while tasks.join_next().await.is_some() {}
     }
 }
 
@@ -194,7 +208,10 @@ impl McpPool {
 /// # Errors
 /// The shelf failed; what is there stays.
 pub async fn refresh(pool: &McpPool, shelf: &dyn ToolShelf) -> Result<usize, StoreError> {
-    let found = pool.discover().await;
+    store(pool.discover().await, shelf).await
+}
+
+async fn store(found: Vec<Discovered>, shelf: &dyn ToolShelf) -> Result<usize, StoreError> {
     for Discovered { tool, tenants } in &found {
         match tenants {
             None => drop(shelf.put_tool(None, tool).await?),
@@ -208,13 +225,15 @@ pub async fn refresh(pool: &McpPool, shelf: &dyn ToolShelf) -> Result<usize, Sto
     Ok(found.len())
 }
 
-/// Refreshes now and after every change, until `stop`. A shelf that fails is tried again after `pause`.
+/// Puts what is known on the shelf, now and after every change, until `stop`: no server waits for another to get there. A
+/// shelf that fails is tried again after `pause`.
 pub async fn keep_fresh(pool: &McpPool, shelf: &dyn ToolShelf, pause: Duration, stop: &CancellationToken) {
     let mut changes = pool.changes();
+    pool.want();
     let keep = async {
         loop {
             changes.mark_unchanged();
-            match refresh(pool, shelf).await {
+            match store(pool.known(), shelf).await {
                 Ok(count) => {
                     tracing::info!(count, "the tools of the MCP servers were stored");
                     if changes.changed().await.is_err() {

@@ -180,7 +180,7 @@ impl Server {
         let mut until = deadline;
         let mut last = None;
         loop {
-            self.wanted.notify_one();
+            self.want();
             match link.borrow_and_update().clone() {
                 Link::Up(up) if !up.signs.gone.is_cancelled() && !up.peer.is_transport_closed() => return Ok(up),
                 Link::Down { why } => {
@@ -197,9 +197,19 @@ impl Server {
         }
     }
 
-    /// The tools as last listed, as soon as the server was reached or could not be; `None` if they were never listed.
-    pub(super) async fn tools(&self) -> Option<Arc<[Tool]>> {
+    /// Has the server connected.
+    pub(super) fn want(&self) {
         self.wanted.notify_one();
+    }
+
+    /// The tools as last listed; `None` if they never were.
+    pub(super) fn tools(&self) -> Option<Arc<[Tool]>> {
+        self.tools.borrow().clone()
+    }
+
+    /// Waits until the tools were listed once, or the server cannot be reached, but not for long.
+    pub(super) async fn listed(&self) {
+        self.want();
         let (mut tools, mut link) = (self.tools.clone(), self.link.clone());
         let listed = tools.wait_for(Option::is_some);
         let failed = link.wait_for(|link| matches!(link, Link::Down { .. }));
@@ -212,7 +222,6 @@ impl Server {
             }
         })
         .await;
-        self.tools.borrow().clone()
     }
 }
 
