@@ -22,7 +22,7 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
     let shutdown = shutdown::on_signal()?;
     let backends = wiring::connect(settings, None).await?;
     let catalogue = wiring::catalogue(settings)?;
-    let (router, hub) = wiring::api(settings, &backends, catalogue, &shutdown);
+    let (router, hub) = wiring::api(settings, &backends, catalogue, &shutdown)?;
     let (listener, address) = http::bind(settings.api.listen).await?;
     say(&format!("Holdfast API is ready at http://{address}"));
     let relay = backends.relay.run(shutdown.clone());

@@ -41,7 +41,7 @@ pub(crate) async fn run(settings: &Settings, options: &Options) -> anyhow::Resul
         backends.store.rescue(TakeoverAfter(settings.worker.lease), Duration::ZERO).await?;
     }
     let catalogue = wiring::catalogue(settings)?;
-    let (router, hub) = wiring::api(settings, &backends, Arc::clone(&catalogue), &shutdown);
+    let (router, hub) = wiring::api(settings, &backends, Arc::clone(&catalogue), &shutdown)?;
     let worker = wiring::worker(settings, &backends, Arc::clone(&catalogue))?;
     let (listener, address) = http::bind(settings.api.listen).await?;
     let drained = CancellationToken::new();

@@ -9,7 +9,9 @@ use holdfast_shared::backends::embedded::{EmbeddedEventLog, EmbeddedQueue, Embed
 use holdfast_shared::backends::rabbitmq::RabbitQueue;
 use holdfast_shared::backends::redis::{RedisBackend, RedisOptions};
 use holdfast_shared::config::Settings;
+use holdfast_shared::images::{self, ImageLimits, Images};
 use holdfast_shared::models::Catalogue;
+use holdfast_shared::outbound::Outbound;
 use holdfast_shared::ports::event_log::EventLog;
 use holdfast_shared::ports::run_queue::RunQueue;
 use holdfast_shared::ports::seams::Seams;
@@ -18,7 +20,8 @@ use holdfast_shared::ports::store::Store;
 use holdfast_shared::relay::Relay;
 use holdfast_shared::store::{PostgresStore, SqliteStore};
 use holdfast_worker::llm::Providers;
-use holdfast_worker::tools::Toolbox;
+use holdfast_worker::tools::mcp::{McpConfig, McpPool};
+use holdfast_worker::tools::{Toolbox, http};
 use holdfast_worker::{HeartbeatStore, Worker};
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
@@ -132,9 +135,12 @@ pub(crate) fn api(
     backends: &Backends,
     catalogue: Arc<Catalogue>,
     shutdown: &CancellationToken,
-) -> (holdfast_api::Router, Arc<Hub>) {
+) -> anyhow::Result<(holdfast_api::Router, Arc<Hub>)> {
     let options = HubOptions { keepalive: settings.api.keepalive, check_every: CHECK_EVERY };
     let hub = Hub::new(Arc::clone(&backends.store), Arc::clone(&backends.log), backends.seams.clone(), options);
+    let limits =
+        ImageLimits { max_bytes: settings.api.image_max_bytes, max_bytes_together: settings.api.max_body_bytes };
+    let images = Images::new(Outbound::new(&settings.outbound_allow, images::CONNECT_TIMEOUT)?, limits);
     let services = holdfast_api::Services {
         store: Arc::clone(&backends.store),
         log: Arc::clone(&backends.log),
@@ -142,6 +148,7 @@ pub(crate) fn api(
         signals: Arc::clone(&backends.signals),
         relay: Arc::clone(&backends.relay),
         catalogue,
+        images,
         hub: Arc::clone(&hub),
         seams: backends.seams.clone(),
         draining: shutdown.clone(),
@@ -153,12 +160,17 @@ pub(crate) fn api(
         max_queued_runs: settings.api.max_queued_runs,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    (holdfast_api::router(services, options), hub)
+    Ok((holdfast_api::router(services, options), hub))
 }
 
 /// The worker.
 pub(crate) fn worker(settings: &Settings, backends: &Backends, catalogue: Arc<Catalogue>) -> anyhow::Result<Worker> {
     let providers = Providers::new(&settings.models, &backends.seams)?;
+    let mcp = settings.worker.mcp_config.as_deref().map(McpConfig::load).transpose()?.unwrap_or_default();
+    let toolbox = Toolbox {
+        outbound: Outbound::new(&settings.outbound_allow, http::CONNECT_TIMEOUT)?,
+        mcp: McpPool::new(mcp, backends.seams.clone()),
+    };
     let services = holdfast_worker::Services {
         store: Arc::clone(&backends.store),
         log: Arc::clone(&backends.log),
@@ -167,7 +179,7 @@ pub(crate) fn worker(settings: &Settings, backends: &Backends, catalogue: Arc<Ca
         relay: Arc::clone(&backends.relay),
         models: Arc::new(providers),
         catalogue,
-        toolbox: Arc::new(Toolbox::default()),
+        toolbox: Arc::new(toolbox),
         heartbeat_store: Arc::clone(&backends.heartbeat_store),
         seams: backends.seams.clone(),
     };

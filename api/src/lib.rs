@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use holdfast_shared::images::Images;
 use holdfast_shared::models::Catalogue;
 use holdfast_shared::ports::event_log::EventLog;
 use holdfast_shared::ports::run_queue::RunQueue;
@@ -64,6 +65,8 @@ pub struct Services {
     pub relay: Arc<Relay>,
     /// The models.
     pub catalogue: Arc<Catalogue>,
+    /// Fetches images that requests name by their URLs.
+    pub images: Images,
     /// Readers of events.
     pub hub: Arc<Hub>,
     /// Time and ids.

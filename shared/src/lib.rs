@@ -5,12 +5,14 @@
 pub mod backends;
 pub mod config;
 pub mod domain;
+pub mod images;
 pub mod models;
+pub mod outbound;
 pub mod ports;
 pub mod python;
 pub mod relay;
 pub mod store;
 pub mod telemetry;
-#[cfg(feature = "testkit")]
+#[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod wire;

@@ -86,6 +86,13 @@ impl Process {
         }
     }
 
+    /// Waits until standard error has a line with this text.
+    pub async fn logged(&mut self, text: &str) {
+        let found =
+            timeout(DEADLINE, self.stderr.wait_for(|lines| lines.iter().any(|line| line.contains(text)))).await.is_ok();
+        assert!(found, "{} did not log {text:?}\n{}\n{}", self.name, self.output(), self.log());
+    }
+
     /// Everything on standard output so far.
     pub fn output(&self) -> String {
         self.stdout.borrow().join("\n")

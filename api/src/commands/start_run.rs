@@ -74,6 +74,8 @@ pub(crate) async fn start_run(app: &App, wish: StartRun) -> Result<Started, ApiE
     }
     let answered = answers::resolve(app, &agent, &mut request).await?;
     request.check_content()?;
+    // After the look-ups of repeats, which compare the request as it was sent and fetch nothing.
+    services.images.inline(&mut request).await?;
     let attachment = attachment(run_type, request.background);
     if attachment == Attachment::Background {
         // Nobody is promised a stream that cannot be served: better to refuse while nothing is stored.

@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::tenant::TenantId;
+use crate::outbound::{self, Allow};
 
 mod models;
 
@@ -44,6 +45,9 @@ const VARIABLES: &[(&str, &str)] = &[
     ("HOLDFAST_KEEPALIVE_MS", "keepalive_ms"),
     ("HOLDFAST_MAX_QUEUED_RUNS", "max_queued_runs"),
     ("HOLDFAST_MAX_BODY_BYTES", "max_body_bytes"),
+    ("HOLDFAST_IMAGE_MAX_BYTES", "image_max_bytes"),
+    ("HOLDFAST_MCP_CONFIG", "mcp_config"),
+    ("HOLDFAST_OUTBOUND_ALLOW", "outbound_allow"),
     ("HOLDFAST_DATABASE_CONNECTIONS", "database_connections"),
     ("HOLDFAST_MODEL_HEADER_TIMEOUT_MS", "model_header_timeout_ms"),
     ("HOLDFAST_MODEL_IDLE_TIMEOUT_MS", "model_idle_timeout_ms"),
@@ -126,6 +130,9 @@ struct Raw {
     keepalive_ms: u64,
     max_queued_runs: u32,
     max_body_bytes: usize,
+    image_max_bytes: usize,
+    mcp_config: Option<PathBuf>,
+    outbound_allow: String,
     database_connections: u32,
     model_header_timeout_ms: u64,
     model_idle_timeout_ms: u64,
@@ -177,6 +184,9 @@ impl Default for Raw {
             keepalive_ms: 20_000,
             max_queued_runs: 100,
             max_body_bytes: 32 * 1024 * 1024,
+            image_max_bytes: 10 * 1024 * 1024,
+            mcp_config: None,
+            outbound_allow: String::new(),
             database_connections: 10,
             model_header_timeout_ms: 60_000,
             model_idle_timeout_ms: 60_000,
@@ -261,6 +271,8 @@ pub struct Settings {
     pub live_ttl: Duration,
     /// How long Redis keeps the events of a run that has ended.
     pub finished_ttl: Duration,
+    /// What requests to clients' URLs may reach besides public addresses.
+    pub outbound_allow: Allow,
     /// Settings of the API.
     pub api: ApiSettings,
     /// Settings of the worker.
@@ -288,6 +300,8 @@ pub struct ApiSettings {
     pub max_queued_runs: u32,
     /// Most bytes of a request body.
     pub max_body_bytes: usize,
+    /// Most bytes of an image that is fetched from a URL.
+    pub image_max_bytes: usize,
 }
 
 impl ApiSettings {
@@ -337,6 +351,8 @@ pub struct WorkerSettings {
     pub approval_default: ApprovalDefault,
     /// How Python tools are executed.
     pub python: PythonSettings,
+    /// The file that names the MCP servers.
+    pub mcp_config: Option<PathBuf>,
 }
 
 /// How Python tools are executed.
@@ -399,7 +415,9 @@ impl Settings {
         let api = raw.api()?;
         let worker = raw.worker()?;
         let models = raw.models(&|name| std::env::var(name).ok())?;
+        let outbound_allow = raw.outbound_allow.parse().map_err(|problem: String| invalid(outbound::ALLOW, problem))?;
         Ok(Self {
+            outbound_allow,
             api,
             worker,
             models,
@@ -482,6 +500,7 @@ impl Raw {
         if self.python.trim().is_empty() {
             self.python = PYTHON.to_owned();
         }
+        self.mcp_config = self.mcp_config.filter(|path| !path.as_os_str().is_empty());
         if self.log.trim().is_empty() {
             self.log = Self::default().log;
         }
@@ -494,8 +513,12 @@ impl Raw {
             .parse()
             .map_err(|_| invalid("HOLDFAST_LISTEN", "expected ADDRESS:PORT, for example 127.0.0.1:8283"))?;
         let keys = self.keys()?;
-        if self.max_body_bytes == 0 {
-            return Err(invalid("HOLDFAST_MAX_BODY_BYTES", "must be at least 1"));
+        for (name, bytes) in
+            [("HOLDFAST_MAX_BODY_BYTES", self.max_body_bytes), ("HOLDFAST_IMAGE_MAX_BYTES", self.image_max_bytes)]
+        {
+            if bytes == 0 {
+                return Err(invalid(name, "must be at least 1"));
+            }
         }
         Ok(ApiSettings {
             listen,
@@ -503,6 +526,7 @@ impl Raw {
             keepalive: positive("HOLDFAST_KEEPALIVE_MS", self.keepalive_ms)?,
             max_queued_runs: positive_u32("HOLDFAST_MAX_QUEUED_RUNS", self.max_queued_runs)?,
             max_body_bytes: self.max_body_bytes,
+            image_max_bytes: self.image_max_bytes,
         })
     }
 
@@ -583,6 +607,7 @@ impl Raw {
             memory_bytes: self.python_memory_bytes,
             output_bytes: self.python_output_bytes,
             concurrency: self.python_concurrency,
+            mcp_config: self.mcp_config.clone(),
         })
     }
 }
@@ -626,6 +651,8 @@ mod tests {
             ("python_concurrency = 0", "HOLDFAST_PYTHON_CONCURRENCY"),
             ("python_sandbox = \"none\"", "python_sandbox"),
             ("python_network = \"yes\"", "python_network"),
+            ("image_max_bytes = 0", "HOLDFAST_IMAGE_MAX_BYTES"),
+            ("outbound_allow = \"http://a/\"", "HOLDFAST_OUTBOUND_ALLOW"),
             ("lease_ms = \"long\"", "lease_ms"),
             ("nonsense = 1", "nonsense"),
         ] {

@@ -34,6 +34,34 @@ pub const PRINTED_LINES: usize = 10_000;
 pub const PYTHON_TRACE_BYTES: usize = 16 * 1024;
 /// Default limit of a memory block in characters (api/04 §1.2).
 pub const BLOCK_CHARS: u64 = 100_000;
+/// Bytes of the answer of an HTTP tool that are read; a result of a million characters fits.
+pub const HTTP_TOOL_BYTES: usize = 4 * 1024 * 1024;
+/// Most bytes of an image in the result of a tool.
+pub const TOOL_IMAGE_BYTES: usize = 10 * 1024 * 1024;
+/// Longest name of an MCP server, as the names of its tools begin with it.
+pub const MCP_SERVER_NAME_CHARS: usize = 32;
+/// Most time of a call of an MCP tool where the operator does not say (api/05 §5).
+pub const MCP_CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Most time until an MCP server is ready, and until it has listed its tools.
+pub const MCP_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause before the first new try to reach an MCP server; it doubles each time.
+pub const MCP_RETRY_MIN: Duration = Duration::from_millis(200);
+/// Longest pause between two tries to reach an MCP server.
+pub const MCP_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Most tools of one MCP server; more are left out.
+pub const MCP_TOOLS: usize = 256;
+/// Most pages of one list of tools.
+pub const MCP_PAGES: usize = 64;
+/// Most bytes of the schema of an MCP tool; one with more is left out.
+pub const MCP_SCHEMA_BYTES: usize = 64 * 1024;
+/// Characters of the description of an MCP tool that are kept.
+pub const MCP_DESCRIPTION_CHARS: usize = 8000;
+/// Notices of progress of one call that wait to be passed on.
+pub const MCP_PROGRESS_QUEUE: usize = 64;
+/// Most images that one request names by their URLs.
+pub const IMAGE_URLS: usize = 32;
+/// Images of one request that are fetched at the same time.
+pub const IMAGE_FETCHES: usize = 8;
 /// Steps of a run that does not say (api/01 §1).
 pub const DEFAULT_MAX_STEPS: u32 = 50;
 /// The longest that a delivery is held; brokers take it away after 30 minutes by default.

@@ -9,11 +9,13 @@ use crate::config::{LogFormat, Settings, SettingsError};
 /// # Errors
 /// The filter is not one.
 pub fn start(settings: &Settings) -> Result<(), SettingsError> {
-    // The client library of the models logs what providers answer, which may hold prompts; we log errors ourselves.
-    let filter = EnvFilter::try_new(format!("{},genai=off", settings.log)).map_err(|error| SettingsError::Invalid {
-        name: "HOLDFAST_LOG".to_owned(),
-        problem: format!("expected a filter such as 'info' or 'holdfast_worker=debug': {error}"),
-    })?;
+    // The client libraries of the models and of MCP log what comes in, which may hold prompts and results of tools, and
+    // URLs with secrets; we log errors ourselves.
+    let filter =
+        EnvFilter::try_new(format!("{},genai=off,rmcp=off", settings.log)).map_err(|error| SettingsError::Invalid {
+            name: "HOLDFAST_LOG".to_owned(),
+            problem: format!("expected a filter such as 'info' or 'holdfast_worker=debug': {error}"),
+        })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start, as tests make it, keeps the first subscriber.
     let _ = match settings.log_format {

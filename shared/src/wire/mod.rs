@@ -4,6 +4,7 @@ pub mod agent;
 pub mod block;
 pub mod error;
 pub mod event;
+pub mod http_endpoint;
 pub mod message;
 pub mod model;
 pub mod read;

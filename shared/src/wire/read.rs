@@ -17,6 +17,14 @@ pub enum BodyError {
     Unacceptable(String),
 }
 
+impl BodyError {
+    /// A refusal of the value at a path because of what it says.
+    #[must_use]
+    pub fn unacceptable(path: &str, why: &str) -> Self {
+        Self::Unacceptable(format!("INVALID_ARGUMENT: {path}: {why}"))
+    }
+}
+
 /// A value inside a body and where it stands.
 #[derive(Debug, Clone)]
 pub struct Node<'a> {
@@ -56,7 +64,13 @@ impl<'a> Node<'a> {
     /// A refusal of this value because of what it says.
     #[must_use]
     pub fn unacceptable(&self, why: &str) -> BodyError {
-        BodyError::Unacceptable(format!("INVALID_ARGUMENT: {}: {why}", self.path))
+        BodyError::unacceptable(&self.path, why)
+    }
+
+    /// Where the value stands.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// A field of this object, unless it is absent or null, or this is no object.

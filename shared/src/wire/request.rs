@@ -1,5 +1,7 @@
 //! The body of a send: what all three send paths take (api/01).
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -47,10 +49,27 @@ pub struct SendRequest {
     pub include_compaction_messages: bool,
     /// Where to post when the run has ended; for the asynchronous path.
     pub callback_url: Option<String>,
-    /// What the content says that cannot be done. The form is right, so it is reported later than all that concerns
-    /// the form and the agent.
     #[serde(skip)]
+    later: Later,
+}
+
+/// What is found while the form is read and has its turn after all that concerns the form and the agent.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Later {
+    /// What the content says that cannot be done.
     refusal: Option<BodyError>,
+    /// The paths of the images that are named by their URLs: the first one for each URL. What is done with the input
+    /// before its turn comes may change the places.
+    image_urls: BTreeMap<String, String>,
+}
+
+/// An image that is named by its URL.
+#[derive(Debug)]
+pub struct UrlImage<'a> {
+    /// The path of the URL's field, for refusals.
+    pub path: &'a str,
+    /// The source, which holds `url` and perhaps `detail`; to be replaced by one that holds the image.
+    pub source: &'a mut Value,
 }
 
 /// A message given to the agent.
@@ -84,6 +103,32 @@ impl InputMessage {
     }
 }
 
+impl InputMessage {
+    fn contents_mut(&mut self) -> Vec<&mut Content> {
+        match self {
+            Self::Message { content, .. } => vec![content],
+            Self::Answers { answers, .. } => answers.iter_mut().filter_map(answered_content).collect(),
+        }
+    }
+}
+
+const fn answered_content(answer: &mut CallAnswer) -> Option<&mut Content> {
+    match answer {
+        CallAnswer::Return { content, .. } => Some(content),
+        CallAnswer::Approval { .. } => None,
+    }
+}
+
+fn url_sources(content: &mut Content) -> Vec<&mut Value> {
+    match content {
+        Content::Text(_) => Vec::new(),
+        Content::Parts(parts) => {
+            let images = parts.iter_mut().filter(|part| part["type"] == PartKind::Image.as_str());
+            images.filter_map(|part| part.get_mut("source")).filter(|source| source["type"] == "url").collect()
+        }
+    }
+}
+
 /// Roles that input can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum InputRole {
@@ -102,8 +147,8 @@ impl SendRequest {
     /// The form is wrong; the text names the field.
     pub fn parse(body: &Value) -> Result<Self, BodyError> {
         let body = Node::body(body)?;
-        let mut refusal = None;
-        let input = read_input(&body, &mut refusal)?;
+        let mut later = Later::default();
+        let input = read_input(&body, &mut later)?;
         if let Some(top) = body.get("top_logprobs")
             && top.at_least(0)? > 20
         {
@@ -136,7 +181,7 @@ impl SendRequest {
             client_skills: read_list(&body, "client_skills", read_client_skill)?,
             include_compaction_messages: body.flag("include_compaction_messages", false)?,
             callback_url: body.optional_string("callback_url")?,
-            refusal,
+            later,
         })
     }
 
@@ -145,7 +190,18 @@ impl SendRequest {
     /// # Errors
     /// Something in it cannot be done.
     pub fn check_content(&self) -> Result<(), BodyError> {
-        self.refusal.clone().map_or(Ok(()), Err)
+        self.later.refusal.clone().map_or(Ok(()), Err)
+    }
+
+    /// The images that are named by their URLs.
+    pub fn url_images(&mut self) -> Vec<UrlImage<'_>> {
+        let sources = self.input.iter_mut().flat_map(InputMessage::contents_mut).flat_map(url_sources);
+        let paths = &self.later.image_urls;
+        let image = |source: &'_ mut Value| {
+            let path = paths.get(source["url"].as_str()?)?;
+            Some(UrlImage { path, source })
+        };
+        sources.filter_map(image).collect()
     }
 
     /// Whether the request answers calls that wait for it.
@@ -217,25 +273,25 @@ fn read_client_skill(node: &Node<'_>) -> Result<ClientSkill, BodyError> {
     })
 }
 
-fn read_input(body: &Node<'_>, refusal: &mut Option<BodyError>) -> Result<Vec<InputMessage>, BodyError> {
+fn read_input(body: &Node<'_>, later: &mut Later) -> Result<Vec<InputMessage>, BodyError> {
     match (body.get("input"), body.get("messages")) {
         (Some(input), None) => {
-            let content = read_content(&input, Place::Input, refusal)?;
+            let content = read_content(&input, Place::Input, later)?;
             Ok(vec![InputMessage::Message { role: InputRole::User, content, labels: Labels::default() }])
         }
-        (None, Some(messages)) => read_messages(&messages, refusal),
+        (None, Some(messages)) => read_messages(&messages, later),
         (None, None) | (Some(_), Some(_)) => Err(body.malformed("give exactly one of 'input' and 'messages'")),
     }
 }
 
-fn read_messages(list: &Node<'_>, refusal: &mut Option<BodyError>) -> Result<Vec<InputMessage>, BodyError> {
+fn read_messages(list: &Node<'_>, later: &mut Later) -> Result<Vec<InputMessage>, BodyError> {
     let items = list.items()?;
     if items.is_empty() {
         return Err(list.malformed("must not be empty"));
     }
     let mut messages: Vec<InputMessage> = Vec::with_capacity(items.len());
     for item in &items {
-        let message = read_message(item, refusal)?;
+        let message = read_message(item, later)?;
         if matches!(message, InputMessage::Answers { .. }) && !messages.is_empty() {
             return Err(item.malformed("an approval or tool_return must be the first message, and the only one"));
         }
@@ -248,7 +304,7 @@ fn read_messages(list: &Node<'_>, refusal: &mut Option<BodyError>) -> Result<Vec
     Ok(messages)
 }
 
-fn read_message(node: &Node<'_>, refusal: &mut Option<BodyError>) -> Result<InputMessage, BodyError> {
+fn read_message(node: &Node<'_>, later: &mut Later) -> Result<InputMessage, BodyError> {
     node.object()?;
     let given = node.get("type").map(|kind| kind.string()).transpose()?;
     let kind = given.unwrap_or_else(|| {
@@ -277,27 +333,27 @@ fn read_message(node: &Node<'_>, refusal: &mut Option<BodyError>) -> Result<Inpu
                 "assistant" => InputRole::Assistant,
                 _ => return Err(role.malformed("must be 'user', 'system' or 'assistant'")),
             };
-            let content = read_content(&node.required("content")?, Place::Message, refusal)?;
+            let content = read_content(&node.required("content")?, Place::Message, later)?;
             Ok(InputMessage::Message { role, content, labels })
         }
-        "approval" => Ok(InputMessage::Answers { answers: read_approvals(node, refusal)?, labels }),
+        "approval" => Ok(InputMessage::Answers { answers: read_approvals(node, later)?, labels }),
         "tool_return" => {
             let list = node.required("tool_returns")?;
             let items = list.items()?;
             if items.is_empty() {
                 return Err(list.malformed("must not be empty"));
             }
-            let answers = items.iter().map(|item| read_return(item, refusal)).collect::<Result<_, _>>()?;
+            let answers = items.iter().map(|item| read_return(item, later)).collect::<Result<_, _>>()?;
             Ok(InputMessage::Answers { answers, labels })
         }
         _ => Err(node.malformed("'type' must be 'message', 'approval' or 'tool_return'")),
     }
 }
 
-fn read_approvals(node: &Node<'_>, refusal: &mut Option<BodyError>) -> Result<Vec<CallAnswer>, BodyError> {
+fn read_approvals(node: &Node<'_>, later: &mut Later) -> Result<Vec<CallAnswer>, BodyError> {
     let items = node.get("approvals").map_or_else(|| Ok(Vec::new()), |list| list.items())?;
     if !items.is_empty() {
-        return items.iter().map(|item| read_answer(item, refusal)).collect();
+        return items.iter().map(|item| read_answer(item, later)).collect();
     }
     let (Some(approve), Some(request)) = (node.get("approve"), node.get("approval_request_id")) else {
         return Err(node.malformed("give 'approvals', or 'approve' with 'approval_request_id'"));
@@ -309,14 +365,14 @@ fn read_approvals(node: &Node<'_>, refusal: &mut Option<BodyError>) -> Result<Ve
     }])
 }
 
-fn read_answer(node: &Node<'_>, refusal: &mut Option<BodyError>) -> Result<CallAnswer, BodyError> {
+fn read_answer(node: &Node<'_>, later: &mut Later) -> Result<CallAnswer, BodyError> {
     node.object()?;
     let given = node.get("type").map(|kind| kind.string()).transpose()?;
     match given {
         Some("approval") => read_approval(node),
-        Some("tool") => read_return(node, refusal),
+        Some("tool") => read_return(node, later),
         None if node.has("approve") => read_approval(node),
-        None if node.has("tool_return") => read_return(node, refusal),
+        None if node.has("tool_return") => read_return(node, later),
         None | Some(_) => Err(node.malformed("must be an approval ('approve') or a tool return ('tool_return')")),
     }
 }
@@ -329,7 +385,7 @@ fn read_approval(node: &Node<'_>) -> Result<CallAnswer, BodyError> {
     })
 }
 
-fn read_return(node: &Node<'_>, refusal: &mut Option<BodyError>) -> Result<CallAnswer, BodyError> {
+fn read_return(node: &Node<'_>, later: &mut Later) -> Result<CallAnswer, BodyError> {
     node.object()?;
     if let Some(kind) = node.get("type")
         && kind.string()? != "tool"
@@ -348,7 +404,7 @@ fn read_return(node: &Node<'_>, refusal: &mut Option<BodyError>) -> Result<CallA
         // A tool may well return nothing: only input must not be empty.
         content: match tool_return.value() {
             Value::String(text) => Content::Text(text.clone()),
-            _ => Content::Parts(read_parts(&tool_return, Place::ToolReturn, refusal)?),
+            _ => Content::Parts(read_parts(&tool_return, Place::ToolReturn, later)?),
         },
         stdout: node.get("stdout").map(|lines| lines.strings()).transpose()?,
         stderr: node.get("stderr").map(|lines| lines.strings()).transpose()?,
@@ -373,18 +429,18 @@ impl Place {
     }
 }
 
-fn read_content(node: &Node<'_>, place: Place, refusal: &mut Option<BodyError>) -> Result<Content, BodyError> {
+fn read_content(node: &Node<'_>, place: Place, later: &mut Later) -> Result<Content, BodyError> {
     match node.value() {
         Value::String(text) if text.is_empty() => Err(node.malformed("must not be empty")),
         Value::String(text) => Ok(Content::Text(text.clone())),
         Value::Array(parts) if parts.is_empty() => Err(node.malformed("must not be empty")),
-        Value::Array(_) => Ok(Content::Parts(read_parts(node, place, refusal)?)),
+        Value::Array(_) => Ok(Content::Parts(read_parts(node, place, later)?)),
         _ => Err(node.malformed("must be a string or an array of content parts")),
     }
 }
 
-fn read_parts(node: &Node<'_>, place: Place, refusal: &mut Option<BodyError>) -> Result<Vec<Value>, BodyError> {
-    node.items()?.iter().map(|part| read_part(part, place, refusal)).collect()
+fn read_parts(node: &Node<'_>, place: Place, later: &mut Later) -> Result<Vec<Value>, BodyError> {
+    node.items()?.iter().map(|part| read_part(part, place, later)).collect()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -449,7 +505,7 @@ impl PartKind {
     }
 }
 
-fn read_part(part: &Node<'_>, place: Place, refusal: &mut Option<BodyError>) -> Result<Value, BodyError> {
+fn read_part(part: &Node<'_>, place: Place, later: &mut Later) -> Result<Value, BodyError> {
     let fields = part.object()?;
     let kind = match part.get("type") {
         Some(given) => {
@@ -469,7 +525,7 @@ fn read_part(part: &Node<'_>, place: Place, refusal: &mut Option<BodyError>) -> 
             part.required_string("text")?;
         }
         PartKind::Image => {
-            kept.insert("source".to_owned(), read_source(&part.required("source")?, refusal)?);
+            kept.insert("source".to_owned(), read_source(&part.required("source")?, later)?);
         }
         PartKind::ToolCall => {
             part.required_string("id")?;
@@ -503,7 +559,7 @@ fn read_part(part: &Node<'_>, place: Place, refusal: &mut Option<BodyError>) -> 
 }
 
 /// An image's source with its `type`. What has the right form but cannot be used is noted, not refused at once.
-fn read_source(source: &Node<'_>, refusal: &mut Option<BodyError>) -> Result<Value, BodyError> {
+fn read_source(source: &Node<'_>, later: &mut Later) -> Result<Value, BodyError> {
     let mut kept = source.object()?.clone();
     let kind = match source.get("type") {
         Some(given) => match given.string()? {
@@ -525,6 +581,7 @@ fn read_source(source: &Node<'_>, refusal: &mut Option<BodyError>) -> Result<Val
     let problem = match kind {
         "url" => {
             let url = source.required("url")?;
+            later.image_urls.entry(url.string()?.to_owned()).or_insert_with(|| url.path().to_owned());
             let scheme = url.string()?.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
             let is_usable = matches!(scheme.as_deref(), Some("http" | "https" | "data"));
             (!is_usable).then(|| url.unacceptable("only http, https and data URLs are read"))
@@ -541,9 +598,7 @@ fn read_source(source: &Node<'_>, refusal: &mut Option<BodyError>) -> Result<Val
             data.is_none().then(|| source.unacceptable("a stored image must bring its 'data'"))
         }
     };
-    if refusal.is_none() {
-        *refusal = problem;
-    }
+    later.refusal = later.refusal.take().or(problem);
     kept.insert("type".to_owned(), Value::from(kind));
     Ok(Value::Object(kept))
 }
@@ -646,6 +701,44 @@ mod tests {
             (json!({"file_id": "file-1", "data": "AA=="}), "letta"),
         ] {
             assert_eq!(part(&json!({"source": source}))["source"]["type"], kind, "{source}");
+        }
+    }
+
+    #[test]
+    fn images_by_url_are_found_with_their_paths_wherever_they_stand() {
+        let image = |n: u8| json!({"source": {"url": format!("https://example.com/{n}.png"), "detail": "low"}});
+        let inline = json!({"source": {"data": "AA==", "media_type": "image/png"}});
+        let answer = |parts: Value| json!({"tool_call_id": "c", "status": "success", "tool_return": parts});
+        let approval = json!({"tool_call_id": "d", "approve": true});
+        for (body, expected) in [
+            (json!({"input": "x"}), vec![]),
+            (json!({"input": [{"text": "x"}, image(1), inline, image(2)]}), vec!["input[1]", "input[3]"]),
+            (
+                json!({"messages": [
+                    {"tool_returns": [answer(json!("x")), answer(json!([inline, image(1)]))]},
+                    {"role": "user", "content": [image(2)]},
+                    {"role": "user", "content": "x"},
+                    {"role": "assistant", "content": [{"text": "x"}, image(3)]},
+                ]}),
+                vec!["messages[0].tool_returns[1].tool_return[1]", "messages[1].content[0]", "messages[3].content[1]"],
+            ),
+            (
+                json!({"messages": [{"approvals": [approval, answer(json!([image(1)]))]}]}),
+                vec!["messages[0].approvals[1].tool_return[0]"],
+            ),
+        ] {
+            let mut request = SendRequest::parse(&body).expect("a request");
+            let found: Vec<_> = request.url_images().into_iter().map(|image| image.path.to_owned()).collect();
+            let expected: Vec<_> = expected.iter().map(|path| format!("body.{path}.source.url")).collect();
+            assert_eq!(found, expected, "{body}");
+            for (n, image) in (1..).zip(request.url_images()) {
+                assert_eq!(image.source["url"], format!("https://example.com/{n}.png"), "{body}");
+                assert_eq!(image.source["detail"], "low");
+            }
+            // Answers that are repeated are taken out before.
+            request.input.remove(0);
+            let left: Vec<_> = request.url_images().into_iter().map(|image| image.path.to_owned()).collect();
+            assert_eq!(left, expected[expected.len() - left.len()..], "{body}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! Tools, carried out: those that the server brings along, and those of its clients.
 
+pub mod http;
+pub mod mcp;
 mod memory;
 pub mod python;
 mod search;
