@@ -42,7 +42,7 @@ pub(crate) async fn run(settings: &Settings, options: &Options) -> anyhow::Resul
     }
     let catalogue = wiring::catalogue(settings)?;
     let (router, hub) = wiring::api(settings, &backends, Arc::clone(&catalogue), &shutdown)?;
-    let worker = wiring::worker(settings, &backends, Arc::clone(&catalogue))?;
+    let worker = wiring::worker(settings, &backends, Arc::clone(&catalogue)).await?;
     let (listener, address) = http::bind(settings.api.listen).await?;
     let drained = CancellationToken::new();
     let relay = backends.relay.run(drained.clone());

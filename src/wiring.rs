@@ -21,6 +21,7 @@ use holdfast_shared::relay::Relay;
 use holdfast_shared::store::{PostgresStore, SqliteStore};
 use holdfast_worker::llm::Providers;
 use holdfast_worker::tools::mcp::{McpConfig, McpPool};
+use holdfast_worker::tools::python::PythonSandbox;
 use holdfast_worker::tools::{Toolbox, http};
 use holdfast_worker::{HeartbeatStore, Worker};
 use secrecy::ExposeSecret;
@@ -164,10 +165,18 @@ pub(crate) fn api(
 }
 
 /// The worker.
-pub(crate) fn worker(settings: &Settings, backends: &Backends, catalogue: Arc<Catalogue>) -> anyhow::Result<Worker> {
+pub(crate) async fn worker(
+    settings: &Settings,
+    backends: &Backends,
+    catalogue: Arc<Catalogue>,
+) -> anyhow::Result<Worker> {
     let providers = Providers::new(&settings.models, &backends.seams)?;
     let mcp = settings.worker.mcp_config.as_deref().map(McpConfig::load).transpose()?.unwrap_or_default();
+    let program = std::env::current_exe().context("cannot tell which program this is, for the sandbox of tools")?;
+    let python = PythonSandbox::probe(&settings.worker.python, program, settings.worker.tool_timeout).await;
+    tracing::info!(sandbox = %python.level(), "Python tools");
     let toolbox = Toolbox {
+        python,
         outbound: Outbound::new(&settings.outbound_allow, http::CONNECT_TIMEOUT)?,
         mcp: McpPool::new(mcp, backends.seams.clone()),
     };

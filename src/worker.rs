@@ -11,7 +11,7 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
     wiring::require_servers(settings)?;
     let shutdown = shutdown::on_signal()?;
     let backends = wiring::connect(settings, None).await?;
-    let worker = wiring::worker(settings, &backends, wiring::catalogue(settings)?)?;
+    let worker = wiring::worker(settings, &backends, wiring::catalogue(settings)?).await?;
     // The relay outlives the worker's drain, so that runs which are handed back get their hint at once.
     let drained = CancellationToken::new();
     let relay = backends.relay.run(drained.clone());

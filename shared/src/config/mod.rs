@@ -586,6 +586,7 @@ impl Raw {
             approval_timeout: (self.approval_timeout_ms > 0).then(|| Duration::from_millis(self.approval_timeout_ms)),
             approval_default: self.approval_default,
             python: self.python()?,
+            mcp_config: self.mcp_config.clone(),
         })
     }
 
@@ -607,7 +608,6 @@ impl Raw {
             memory_bytes: self.python_memory_bytes,
             output_bytes: self.python_output_bytes,
             concurrency: self.python_concurrency,
-            mcp_config: self.mcp_config.clone(),
         })
     }
 }

@@ -191,58 +191,6 @@ pub struct HttpEndpoint {
     pub headers: BTreeMap<String, String>,
 }
 
-/// Methods that an HTTP tool can use.
-const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
-
-/// Why nothing can be called there.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EndpointError {
-    /// The URL is none, or not of a scheme that is spoken here.
-    #[error("the URL must begin with http:// or https:// and name a host")]
-    Url,
-    /// The method is none of those that are used.
-    #[error("the method must be GET, POST, PUT, PATCH or DELETE")]
-    Method,
-    /// A header that HTTP does not allow.
-    #[error("'{0}' is not a header that can be sent")]
-    Header(String),
-}
-
-impl HttpEndpoint {
-    /// Where calls go; the method in any case, POST if there is none.
-    ///
-    /// # Errors
-    /// No request can be made of it.
-    pub fn new(url: &str, method: Option<&str>, headers: BTreeMap<String, String>) -> Result<Self, EndpointError> {
-        let method = method.unwrap_or("POST").to_ascii_uppercase();
-        if !is_http_url(url) {
-            return Err(EndpointError::Url);
-        }
-        if !METHODS.contains(&method.as_str()) {
-            return Err(EndpointError::Method);
-        }
-        if let Some((name, _)) = headers.iter().find(|(name, value)| !is_header(name, value)) {
-            return Err(EndpointError::Header(name.clone()));
-        }
-        Ok(Self { url: url.to_owned(), method, headers })
-    }
-}
-
-fn is_http_url(url: &str) -> bool {
-    let Some((scheme, rest)) = url.split_once("://") else { return false };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    let is_spoken = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
-    let names_host = !host.is_empty() && !host.starts_with(':');
-    is_spoken && names_host && !url.contains(|character: char| character.is_whitespace() || character.is_control())
-}
-
-/// Whether HTTP allows the header: a token, and a value of one line.
-fn is_header(name: &str, value: &str) -> bool {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !name.is_empty() && name.bytes().all(is_token) && !value.contains(|c: char| c.is_control() && c != '\t')
-}
-
 /// How calls of a tool are treated, and what the client said of it that nothing here reads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -280,25 +228,6 @@ impl Default for ToolOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_endpoint_is_something_that_can_be_called() {
-        let one = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
-        let endpoint = HttpEndpoint::new("https://a.example/x?y=1", Some("get"), one("X-Key", "${KEY}"));
-        assert_eq!(endpoint.map(|endpoint| endpoint.method), Ok("GET".to_owned()));
-        let plain = HttpEndpoint::new("http://127.0.0.1:8000", None, BTreeMap::new());
-        assert_eq!(plain.map(|endpoint| endpoint.method), Ok("POST".to_owned()));
-        for url in ["", "a.example", "ftp://a.example", "file:///etc/passwd", "http://", "http://:80", "http:///x"] {
-            assert_eq!(HttpEndpoint::new(url, None, BTreeMap::new()), Err(EndpointError::Url), "{url}");
-        }
-        assert_eq!(HttpEndpoint::new("http://a.example/a b", None, BTreeMap::new()), Err(EndpointError::Url));
-        let method = HttpEndpoint::new("http://a.example", Some("TRACE"), BTreeMap::new());
-        assert_eq!(method, Err(EndpointError::Method));
-        for (name, value) in [("", "x"), ("a b", "x"), ("a:", "x"), ("a", "x\r\nb: c")] {
-            let refused = HttpEndpoint::new("http://a.example", None, one(name, value));
-            assert_eq!(refused, Err(EndpointError::Header(name.to_owned())), "{name}: {value}");
-        }
-    }
 
     #[test]
     fn names_are_those_that_every_provider_takes() {

@@ -197,11 +197,13 @@ impl SendRequest {
     pub fn url_images(&mut self) -> Vec<UrlImage<'_>> {
         let sources = self.input.iter_mut().flat_map(InputMessage::contents_mut).flat_map(url_sources);
         let paths = &self.later.image_urls;
-        let image = |source: &'_ mut Value| {
-            let path = paths.get(source["url"].as_str()?)?;
-            Some(UrlImage { path, source })
-        };
-        sources.filter_map(image).collect()
+        let mut images = Vec::new();
+        for source in sources {
+            if let Some(path) = source["url"].as_str().and_then(|url| paths.get(url)) {
+                images.push(UrlImage { path, source });
+            }
+        }
+        images
     }
 
     /// Whether the request answers calls that wait for it.

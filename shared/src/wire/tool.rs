@@ -1,13 +1,12 @@
 //! Tools: the bodies of create and update, and the object (api/04 §2).
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value, json};
 
 use crate::domain::Timestamp;
 use crate::domain::builtin_tools;
 use crate::domain::ids::ToolId;
-use crate::domain::tool::{self, CUSTOM, EXTERNAL_MCP, HttpEndpoint, Tool, ToolOptions, ToolSource, ToolSpec};
+use crate::domain::tool::{self, CUSTOM, EXTERNAL_MCP, Tool, ToolOptions, ToolSource, ToolSpec};
+use crate::wire::http_endpoint;
 use crate::wire::read::{BodyError, Node};
 
 /// The kinds of tools.
@@ -189,34 +188,14 @@ fn read_source(
     }
     match word {
         DEFAULT_SOURCE_TYPE => Ok(ToolSource::Python { code: code.string()?.to_owned() }),
-        "http" => read_endpoint(code).map(ToolSource::Http),
+        "http" => {
+            let endpoint = http_endpoint::parse(code.string()?).map_err(|why| code.malformed(&why))?;
+            Ok(ToolSource::Http(endpoint))
+        }
         _ => Err(given.as_ref().unwrap_or(code).unacceptable(
             "this is not run here: write the tool in Python, or let it be called over HTTP ('http') or MCP",
         )),
     }
-}
-
-/// The source of an HTTP tool: a URL, or a JSON object with `url` and, if wanted, `method` and `headers`.
-fn read_endpoint(code: &Node<'_>) -> Result<HttpEndpoint, BodyError> {
-    let text = code.string()?.trim();
-    let mut described = Value::Null;
-    if text.starts_with('{') {
-        let read = serde_json::from_str(text);
-        described = read.map_err(|error| code.malformed(&format!("is neither a URL nor JSON: {error}")))?;
-    }
-    let node = code.holding(&described);
-    let mut headers = BTreeMap::new();
-    let mut url = text;
-    if node.value().is_object() {
-        url = node.required_string("url")?;
-        if let Some(given) = node.get("headers") {
-            for (name, value) in given.fields()? {
-                headers.insert(name.to_owned(), value.string()?.to_owned());
-            }
-        }
-    }
-    let method = node.optional_string("method")?;
-    HttpEndpoint::new(url, method.as_deref(), headers).map_err(|error| code.malformed(&error.to_string()))
 }
 
 const fn source_type_of(source: &ToolSource) -> &'static str {

@@ -267,6 +267,7 @@ impl Attempt<'_> {
             lease: self.lease,
             step: step.id,
             agent: &self.context.agent,
+            tenant: &self.run.tenant,
             settings: self.settings,
         };
         let mut running: FuturesUnordered<BoxFuture<'_, Result<(u32, ToolReturn), StoreError>>> = group
@@ -318,6 +319,7 @@ struct Caller<'a> {
     lease: holdfast_shared::domain::lease::Lease,
     step: holdfast_shared::domain::ids::StepId,
     agent: &'a holdfast_shared::domain::agent::Agent,
+    tenant: &'a holdfast_shared::domain::tenant::TenantId,
 }
 
 impl Caller<'_> {
@@ -342,7 +344,9 @@ impl Caller<'_> {
             tool,
             agent: self.agent,
             now: self.services.seams.now(),
-            timeout: tool.options.timeout_ms.map_or(self.settings.tool_timeout, std::time::Duration::from_millis),
+            tenant: self.tenant,
+            own_timeout: tool.options.timeout_ms.map(std::time::Duration::from_millis),
+            default_timeout: self.settings.tool_timeout,
             report,
         };
         Ok(match self.services.toolbox.execute(execution).await? {

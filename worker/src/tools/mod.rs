@@ -14,13 +14,18 @@ use holdfast_shared::domain::builtin_tools::{CONVERSATION_SEARCH, MEMORY_FINISH_
 use holdfast_shared::domain::ids::StepId;
 use holdfast_shared::domain::lease::Lease;
 use holdfast_shared::domain::limits::TOOL_ERROR_CHARS;
+use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::tool::{Tool, ToolCall, ToolReturn, ToolSource};
+use holdfast_shared::outbound::Outbound;
 use holdfast_shared::ports::store::{Store, StoreError};
 use holdfast_shared::wire::event::ToolProgress;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
+use mcp::{McpCall, McpPool};
 pub use memory::edit as edit_memory;
+use python::{Invocation, PythonSandbox};
 use search::Search;
 
 /// A call that was carried out, whatever came of it.
@@ -61,8 +66,12 @@ pub struct Execution<'a> {
     pub agent: &'a Agent,
     /// Now.
     pub now: Timestamp,
-    /// Most time that it may take.
-    pub timeout: Duration,
+    /// The agent's owner.
+    pub tenant: &'a TenantId,
+    /// Most time that it may take, if the tool says so itself.
+    pub own_timeout: Option<Duration>,
+    /// Most time of tools that do not.
+    pub default_timeout: Duration,
     /// Where it tells how far it is.
     pub report: mpsc::Sender<Progress>,
 }
@@ -90,8 +99,14 @@ impl Progress {
 }
 
 /// Everything that carries tools out.
-#[derive(Default)]
-pub struct Toolbox {}
+pub struct Toolbox {
+    /// Python functions.
+    pub python: PythonSandbox,
+    /// HTTP requests.
+    pub outbound: Outbound,
+    /// MCP servers.
+    pub mcp: McpPool,
+}
 
 impl Toolbox {
     /// Carries a call out. A failing tool is a result like any other.
@@ -99,23 +114,51 @@ impl Toolbox {
     /// # Errors
     /// The store could not be asked, or this worker does not hold the run any more; what came of the call is open then.
     pub async fn execute(&self, execution: Execution<'_>) -> Result<Executed, StoreError> {
-        let Execution { store, lease, step, place, call, tool, agent, now, timeout, .. } = execution;
-        let execution = async {
-            match &tool.source {
-                ToolSource::Builtin { .. } => builtin(store, lease, step, place, call, agent, now).await,
-                ToolSource::Python { .. } | ToolSource::Http(_) | ToolSource::Mcp { .. } => {
-                    Ok(Executed::Unrecorded(ToolError::NotFound.into_return(call)))
+        let Execution { call, tool, agent, own_timeout, default_timeout, .. } = execution;
+        let timeout = own_timeout.unwrap_or(default_timeout);
+        let secrets = &agent.settings.secrets;
+        let tool_return = match &tool.source {
+            ToolSource::Builtin { .. } => {
+                return match tokio::time::timeout(timeout, builtin(&execution)).await {
+                    Ok(Ok(Executed::Unrecorded(tool_return))) => {
+                        Ok(Executed::Unrecorded(within_limit(tool, tool_return)))
+                    }
+                    Ok(done) => done,
+                    Err(_elapsed) => Ok(Executed::Unrecorded(timed_out(call, timeout))),
+                };
+            }
+            ToolSource::Python { code } => match Arguments::read(call) {
+                Ok(Arguments(arguments)) => {
+                    let invocation = Invocation {
+                        source: code,
+                        function: &tool.spec.name,
+                        arguments: &arguments,
+                        environment: secrets,
+                        call_id: &call.id,
+                        timeout: own_timeout,
+                    };
+                    self.python.run(invocation).await.into_return(call)
                 }
+                Err(error) => error.into_return(call),
+            },
+            ToolSource::Http(endpoint) => http::execute(&self.outbound, endpoint, call, secrets, timeout).await,
+            ToolSource::Mcp { server, tool } => {
+                let what = McpCall { tenant: execution.tenant, server, tool, call, timeout: own_timeout };
+                self.mcp.call(what, &|progress| execution.tell(progress), &CancellationToken::new()).await
             }
         };
-        let executed = match tokio::time::timeout(timeout, execution).await {
-            Ok(executed) => executed?,
-            Err(_elapsed) => Executed::Unrecorded(timed_out(call, timeout)),
-        };
-        Ok(match executed {
-            Executed::Unrecorded(tool_return) => Executed::Unrecorded(within_limit(tool, tool_return)),
-            recorded @ Executed::Recorded(_) => recorded,
-        })
+        Ok(Executed::Unrecorded(within_limit(tool, tool_return)))
+    }
+}
+
+impl Execution<'_> {
+    /// Passes a notice on. When too many wait, it is left out: the next one says more.
+    fn tell(&self, progress: mcp::Progress) {
+        let mcp::Progress { progress, total, message } = progress;
+        let report = Progress { call_id: self.call.id.clone(), progress, total, message };
+        if self.report.try_send(report).is_err() {
+            tracing::trace!(tool.call_id = self.call.id, "a progress report is left out");
+        }
     }
 }
 
@@ -131,15 +174,8 @@ fn timed_out(call: &ToolCall, timeout: Duration) -> ToolReturn {
 
 /// Carries a call of a built-in tool out. Every one can be repeated: after a takeover, a memory edit that took effect
 /// answers with its recorded result.
-async fn builtin(
-    store: &dyn Store,
-    lease: &Lease,
-    step: StepId,
-    place: u32,
-    call: &ToolCall,
-    agent: &Agent,
-    now: Timestamp,
-) -> Result<Executed, StoreError> {
+async fn builtin(execution: &Execution<'_>) -> Result<Executed, StoreError> {
+    let Execution { store, lease, step, place, call, agent, now, .. } = *execution;
     match plan(call) {
         Plan::Answer(tool_return) => Ok(Executed::Unrecorded(tool_return)),
         Plan::EditMemory => {

@@ -41,7 +41,11 @@ pub async fn a_tool_takes_the_place_of_the_one_of_its_name(store: SharedStore) {
     assert_eq!(put(&store, Some(&tenant), &first).await, first);
     assert_eq!(store.tool(&tenant, first.id).await.expect("readable"), Some(first.clone()));
     let later = now() + Duration::from_secs(1);
-    let endpoint = HttpEndpoint::new("http://a.example", None, std::collections::BTreeMap::new()).expect("an endpoint");
+    let endpoint = HttpEndpoint {
+        url: "http://a.example".to_owned(),
+        method: "POST".to_owned(),
+        headers: std::collections::BTreeMap::new(),
+    };
     let second = Tool {
         source: ToolSource::Http(endpoint),
         options: ToolOptions { default_requires_approval: Some(true), ..ToolOptions::default() },

@@ -16,7 +16,7 @@ use holdfast_shared::domain::limits::{MCP_DESCRIPTION_CHARS, MCP_SCHEMA_BYTES, M
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::tool::{Tool, ToolCall, ToolOptions, ToolReturn, ToolSource, ToolSpec};
 use holdfast_shared::ports::seams::Seams;
-use holdfast_shared::ports::store::StoreError;
+use holdfast_shared::ports::store::{Store, StoreError};
 use rmcp::ServiceError;
 use rmcp::model::{CallToolRequest, CallToolRequestParams, ClientRequest, JsonObject, RequestMetaObject, ServerResult};
 use rmcp::service::PeerRequestOptions;
@@ -88,6 +88,13 @@ pub struct McpCall<'a> {
 pub trait ToolShelf: Send + Sync {
     /// Keeps a tool under its name, for one tenant or for all, in place of what had the name there before.
     async fn put_tool(&self, tenant: Option<&TenantId>, tool: &Tool) -> Result<Tool, StoreError>;
+}
+
+#[async_trait]
+impl<S: Store + ?Sized> ToolShelf for S {
+    async fn put_tool(&self, tenant: Option<&TenantId>, tool: &Tool) -> Result<Tool, StoreError> {
+        Store::put_tool(self, tenant, tool).await
+    }
 }
 
 impl fmt::Debug for McpPool {
