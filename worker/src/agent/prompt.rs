@@ -1,6 +1,8 @@
 //! From an agent's context to a call of its model (api/05 §1): pure.
 
+use holdfast_shared::domain::block::Block;
 use holdfast_shared::domain::message::{Answer, AnswerPart, Body, Content, Message};
+use holdfast_shared::domain::prompt::skills;
 use holdfast_shared::domain::run::RunRequest;
 use holdfast_shared::domain::tool::{ToolCall, ToolReturn, ToolSpec, ToolStatus};
 use holdfast_shared::ports::model_client::{
@@ -24,11 +26,22 @@ pub fn request(context: &Context, run: &RunRequest, tools: Vec<ToolSpec>, window
     let settings = &context.agent.settings;
     ModelRequest {
         model: run.override_model.clone().unwrap_or_else(|| settings.model.clone()),
-        system: run.override_system.clone().unwrap_or_else(|| context.system_text()),
+        system: system(context.system_text(), run, &context.agent.blocks),
         turns: turns(context.messages.get(1..).unwrap_or_default(), result_chars(window)),
         tools,
         tool_choice: ToolChoice::Auto,
         options: options(settings.model_settings.as_ref()),
+    }
+}
+
+/// The stored system message, followed by the request's skills; or what the request puts in the place of all that.
+fn system(compiled: String, run: &RunRequest, blocks: &[Block]) -> String {
+    if let Some(text) = &run.override_system {
+        return text.clone();
+    }
+    match skills(&run.client_skills, blocks) {
+        Some(skills) => format!("{compiled}\n\n{skills}"),
+        None => compiled,
     }
 }
 
@@ -256,6 +269,24 @@ mod tests {
     fn calls(ids: &[&str]) -> Answer {
         let call = |id: &&str| ToolCall::new((*id).to_owned(), "t", "{}");
         Answer { parts: Vec::new(), calls: ids.iter().map(call).collect(), made_by: None }
+    }
+
+    #[test]
+    fn skills_follow_the_system_message_unless_the_request_replaces_it() {
+        let run = |skills: Value, system: Option<&str>| -> RunRequest {
+            serde_json::from_value(json!({
+                "run_type": "send_message", "attachment": "Foreground", "mode": "Steps", "include_pings": true,
+                "max_steps": 1, "override_system": system, "use_assistant_message": true,
+                "assistant_message_tool_name": "", "assistant_message_tool_kwarg": "", "client_skills": skills,
+            }))
+            .expect("a request")
+        };
+        let skills = json!([{"name": "pdf", "description": "Fills forms.", "location": "/skills/pdf/SKILL.md"}]);
+        let of = |run: &RunRequest| system("Compiled.".to_owned(), run, &[]);
+        let text = of(&run(skills.clone(), None));
+        assert!(text.starts_with("Compiled.\n\n<available_skills>\n") && text.contains("Fills forms."), "{text}");
+        assert_eq!(of(&run(json!([]), None)), "Compiled.");
+        assert_eq!(of(&run(skills, Some("Mine."))), "Mine.");
     }
 
     #[test]
