@@ -214,11 +214,11 @@ impl McpPool {
 ///
 /// # Errors
 /// The shelf failed; what is there stays.
-pub async fn refresh(pool: &McpPool, shelf: &dyn ToolShelf) -> Result<usize, StoreError> {
+pub async fn refresh(pool: &McpPool, shelf: &(impl ToolShelf + ?Sized)) -> Result<usize, StoreError> {
     store(pool.discover().await, shelf).await
 }
 
-async fn store(found: Vec<Discovered>, shelf: &dyn ToolShelf) -> Result<usize, StoreError> {
+async fn store(found: Vec<Discovered>, shelf: &(impl ToolShelf + ?Sized)) -> Result<usize, StoreError> {
     for Discovered { tool, tenants } in &found {
         match tenants {
             None => drop(shelf.put_tool(None, tool).await?),
@@ -234,7 +234,7 @@ async fn store(found: Vec<Discovered>, shelf: &dyn ToolShelf) -> Result<usize, S
 
 /// Puts what is known on the shelf, now and after every change, until `stop`: no server waits for another to get there. A
 /// shelf that fails is tried again after `pause`.
-pub async fn keep_fresh(pool: &McpPool, shelf: &dyn ToolShelf, pause: Duration, stop: &CancellationToken) {
+pub async fn keep_fresh(pool: &McpPool, shelf: &(impl ToolShelf + ?Sized), pause: Duration, stop: &CancellationToken) {
     let mut changes = pool.changes();
     pool.want();
     let keep = async {
