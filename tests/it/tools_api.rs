@@ -25,6 +25,7 @@ fn weather() -> Value {
 fn named(name: &str, own: &Value) -> Value {
     let mut body = weather();
     body["json_schema"]["name"] = json!(name);
+    body["source_code"] = json!(format!("def {name}(city: str) -> str:\n    return city\n"));
     body.as_object_mut().expect("an object").extend(own.as_object().expect("an object").clone());
     body
 }

@@ -262,7 +262,7 @@ test('a tool is made, found, changed and deleted', async () => {
 test('a tool is attached, approved and detached', async () => {
   const agent = await newAgent();
   const schema = { ...SCHEMA, name: 'sdk_attached' };
-  const tool = await client.tools.create({ source_code: SOURCE, json_schema: schema });
+  const tool = await client.tools.create({ source_code: SOURCE.replace('sdk_weather', 'sdk_attached'), json_schema: schema });
   const attached = await client.agents.tools.attach(tool.id, { agent_id: agent.id });
   assert.ok(attached.tools.some((one) => one.id === tool.id));
   const listed = [];
