@@ -7,14 +7,16 @@ use std::time::Duration;
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::domain::tenant::TenantId;
 use crate::outbound::{self, Allow};
 
 mod models;
+mod python;
 
 pub use models::{ANTHROPIC, GOOGLE_AI, ModelServer, ModelSettings, OPENAI, OpenAiApi, Protocol, ReasoningSummary};
+pub use python::{Network, PythonSettings, SandboxChoice};
 
 /// The variables that are read, and the key of the settings file that says the same.
 const VARIABLES: &[(&str, &str)] = &[
@@ -198,7 +200,7 @@ impl Default for Raw {
             live_ttl_ms: 24 * 60 * 60 * 1000,
             finished_ttl_ms: 10 * 60 * 1000,
             tool_timeout_ms: 180_000,
-            python: PYTHON.to_owned(),
+            python: "python3".to_owned(),
             python_sandbox: SandboxChoice::Auto,
             python_network: Network::Deny,
             python_memory_bytes: 512 * 1024 * 1024,
@@ -228,30 +230,6 @@ pub enum ApprovalDefault {
     Deny,
     /// They may run.
     Approve,
-}
-
-/// How Python tools are confined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SandboxChoice {
-    /// By the strongest way that works on this machine, else not executed.
-    Auto,
-    /// By bubblewrap, else not executed.
-    Bubblewrap,
-    /// By Landlock and seccomp, else not executed.
-    Landlock,
-    /// Python tools are not executed.
-    Off,
-}
-
-/// Whether Python tools reach the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Network {
-    /// They do, loopback and private addresses included.
-    Allow,
-    /// They do not.
-    Deny,
 }
 
 /// All settings, checked.
@@ -354,28 +332,6 @@ pub struct WorkerSettings {
     /// The file that names the MCP servers.
     pub mcp_config: Option<PathBuf>,
 }
-
-/// How Python tools are executed.
-#[derive(Debug, Clone)]
-pub struct PythonSettings {
-    /// The interpreter: a name to look for in `PATH`, or a path. What is installed for it, tools can import.
-    pub interpreter: String,
-    /// How they are confined.
-    pub sandbox: SandboxChoice,
-    /// Whether they reach the network.
-    pub network: Network,
-    /// Most address space of a call, in bytes.
-    pub memory_bytes: u64,
-    /// Most bytes that a call may print, and most bytes of its result.
-    pub output_bytes: usize,
-    /// Calls at the same time in one worker.
-    pub concurrency: u16,
-}
-
-/// The interpreter of Python tools where none is named.
-const PYTHON: &str = "python3";
-/// Python starts with less than that, but imports hardly anything.
-const LEAST_PYTHON_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What a command line says about settings; it wins over everything else.
 #[derive(Debug, Clone, Default)]
@@ -498,7 +454,7 @@ impl Raw {
         self.default_model = self.default_model.filter(keep);
         self.data_dir = self.data_dir.filter(|path| !path.as_os_str().is_empty());
         if self.python.trim().is_empty() {
-            self.python = PYTHON.to_owned();
+            self.python = Self::default().python;
         }
         self.mcp_config = self.mcp_config.filter(|path| !path.as_os_str().is_empty());
         if self.log.trim().is_empty() {
@@ -587,27 +543,6 @@ impl Raw {
             approval_default: self.approval_default,
             python: self.python()?,
             mcp_config: self.mcp_config.clone(),
-        })
-    }
-
-    fn python(&self) -> Result<PythonSettings, SettingsError> {
-        if self.python_memory_bytes < LEAST_PYTHON_MEMORY_BYTES {
-            let problem = format!("must be at least {LEAST_PYTHON_MEMORY_BYTES}, or Python does not even start");
-            return Err(invalid("HOLDFAST_PYTHON_MEMORY_BYTES", problem));
-        }
-        if self.python_output_bytes == 0 {
-            return Err(invalid("HOLDFAST_PYTHON_OUTPUT_BYTES", "must be at least 1"));
-        }
-        if self.python_concurrency == 0 {
-            return Err(invalid("HOLDFAST_PYTHON_CONCURRENCY", "must be at least 1"));
-        }
-        Ok(PythonSettings {
-            interpreter: self.python.clone(),
-            sandbox: self.python_sandbox,
-            network: self.python_network,
-            memory_bytes: self.python_memory_bytes,
-            output_bytes: self.python_output_bytes,
-            concurrency: self.python_concurrency,
         })
     }
 }
