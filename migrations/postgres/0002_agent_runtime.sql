@@ -48,3 +48,7 @@ ALTER TABLE workers ADD COLUMN facts TEXT NOT NULL DEFAULT '{}';
 
 -- A row without a body is a call that was begun: should its worker die, nobody knows whether it had an effect.
 ALTER TABLE tool_returns ALTER COLUMN body DROP NOT NULL;
+
+-- The system message as it was when a tool of the run first changed the agent's memory: the run keeps it, so that its
+-- provider keeps finding its prompts in the cache, also after a takeover.
+ALTER TABLE runs ADD COLUMN system TEXT;

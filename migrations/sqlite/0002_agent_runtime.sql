@@ -68,3 +68,7 @@ CREATE TABLE tool_returns_anew (
 INSERT INTO tool_returns_anew SELECT step_id, call, body FROM tool_returns;
 DROP TABLE tool_returns;
 ALTER TABLE tool_returns_anew RENAME TO tool_returns;
+
+-- The system message as it was when a tool of the run first changed the agent's memory: the run keeps it, so that its
+-- provider keeps finding its prompts in the cache, also after a takeover.
+ALTER TABLE runs ADD COLUMN system TEXT;

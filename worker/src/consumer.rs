@@ -6,6 +6,7 @@ use std::time::Duration;
 use holdfast_shared::domain::limits::DELIVERY_HELD;
 use holdfast_shared::ports::run_queue::{Consumer, Delivery, Settlement};
 use holdfast_shared::ports::signals::Signal;
+use holdfast_shared::ports::store::WorkerFacts;
 use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,7 @@ impl Worker {
             self.id,
             self.settings.heartbeat,
             Arc::clone(&self.services.heartbeat_store),
+            WorkerFacts { sandbox: self.services.toolbox.python.level().to_string() },
             Arc::clone(&self.holdings),
         )?;
         tokio::select! {

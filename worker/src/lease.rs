@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use holdfast_shared::domain::ids::{RunId, WorkerId};
+use holdfast_shared::ports::store::WorkerFacts;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +60,7 @@ impl Heart {
         worker: WorkerId,
         every: Duration,
         connect: HeartbeatStore,
+        facts: WorkerFacts,
         holdings: Arc<Holdings>,
     ) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
         let stop = CancellationToken::new();
@@ -67,7 +69,7 @@ impl Heart {
         let stopped = stop.clone();
         let beats = async move {
             tokio::select! {
-                () = beat(worker, every, connect, holdings, first_beat) => {}
+                () = beat(worker, every, connect, &facts, holdings, first_beat) => {}
                 () = stopped.cancelled() => {}
             }
         };
@@ -90,6 +92,7 @@ async fn beat(
     worker: WorkerId,
     every: Duration,
     connect: HeartbeatStore,
+    facts: &WorkerFacts,
     holdings: Arc<Holdings>,
     first_beat: oneshot::Sender<()>,
 ) {
@@ -105,7 +108,7 @@ async fn beat(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match store.heartbeat(worker).await {
+        match store.heartbeat(worker, facts).await {
             Ok(heard) => {
                 for run in heard.cancelled {
                     holdings.cancel(run);

@@ -1,14 +1,19 @@
 //! Whether the service lives, and whether it should get requests (api/04 §5).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use holdfast_shared::domain::lease::TakeoverAfter;
+use holdfast_shared::ports::store::WorkerFacts;
 use serde_json::{Value, json};
 
 use crate::App;
 
+/// Workers that were not heard for so long are not counted.
+const WORKER_SILENCE: Duration = Duration::from_secs(30);
 /// How long a back end may take to answer; the callers of these paths are not patient.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -33,6 +38,8 @@ pub(crate) async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
 }
 
 struct Backends {
+    /// What the workers say of themselves.
+    workers: Vec<WorkerFacts>,
     store: bool,
     queue: bool,
     log: bool,
@@ -41,12 +48,22 @@ struct Backends {
 impl Backends {
     async fn ask(app: &App) -> Self {
         let services = &app.services;
-        let (store, queue, log) = tokio::join!(
-            tokio::time::timeout(PATIENCE, services.store.ping()),
+        let (workers, queue, log) = tokio::join!(
+            tokio::time::timeout(PATIENCE, services.store.workers(TakeoverAfter(WORKER_SILENCE))),
             tokio::time::timeout(PATIENCE, services.queue.ping()),
             tokio::time::timeout(PATIENCE, services.log.ping()),
         );
-        Self { store: matches!(store, Ok(Ok(()))), queue: matches!(queue, Ok(Ok(()))), log: matches!(log, Ok(Ok(()))) }
+        Self {
+            store: matches!(workers, Ok(Ok(_))),
+            workers: workers.ok().and_then(Result::ok).unwrap_or_default(),
+            queue: matches!(queue, Ok(Ok(()))),
+            log: matches!(log, Ok(Ok(()))),
+        }
+    }
+
+    /// How Python tools are confined: a word for each way that workers have, sorted.
+    fn sandboxes(&self) -> BTreeSet<&str> {
+        self.workers.iter().map(|worker| worker.sandbox.as_str()).collect()
     }
 
     const fn are_ok(&self) -> bool {
@@ -63,6 +80,7 @@ impl Backends {
                 "queue": {"kind": services.queue.name(), "ok": self.queue},
                 "event_log": {"kind": services.log.name(), "ok": self.log},
             },
+            "workers": {"count": self.workers.len(), "python_sandboxes": self.sandboxes()},
         })
     }
 }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
 use crate::domain::agent::{Agent, AgentSettings};
@@ -429,6 +430,14 @@ pub struct EditOutcome {
     pub tool_return: ToolReturn,
 }
 
+/// What a worker says of itself, for the health answer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WorkerFacts {
+    /// How well Python tools are confined there, in a word and, if they are not executed, with the reason.
+    #[serde(default)]
+    pub sandbox: String,
+}
+
 /// What a worker hears at its heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Heartbeat {
@@ -546,7 +555,9 @@ pub trait Store: Send + Sync + 'static {
     // Runs, as their worker sees them
 
     /// Enters or refreshes the worker's heartbeat, by the store's own clock.
-    async fn heartbeat(&self, worker: WorkerId) -> Result<Heartbeat, StoreError>;
+    async fn heartbeat(&self, worker: WorkerId, facts: &WorkerFacts) -> Result<Heartbeat, StoreError>;
+    /// What the workers say of themselves that were heard within this time.
+    async fn workers(&self, silence: TakeoverAfter) -> Result<Vec<WorkerFacts>, StoreError>;
     /// Removes a worker that stopped: what it still holds can be taken at once.
     async fn retire_worker(&self, worker: WorkerId) -> Result<(), StoreError>;
     /// Takes a run: compare-and-set, epoch + 1.

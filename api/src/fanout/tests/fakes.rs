@@ -311,7 +311,10 @@ impl Store for FakeStore {
     async fn settle_created(&self, _: RunId, _: &RunEnd) -> Result<Option<Vec<OutboxEntry>>, StoreError> {
         unreachable!("no part of the fan-out")
     }
-    async fn heartbeat(&self, _: WorkerId) -> Result<Heartbeat, StoreError> {
+    async fn workers(&self, _: TakeoverAfter) -> Result<Vec<WorkerFacts>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn heartbeat(&self, _: WorkerId, _: &WorkerFacts) -> Result<Heartbeat, StoreError> {
         unreachable!("no part of the fan-out")
     }
     async fn retire_worker(&self, _: WorkerId) -> Result<(), StoreError> {

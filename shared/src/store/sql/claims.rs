@@ -20,7 +20,7 @@ use crate::domain::step::{OpenStep, RecordedAnswer};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
 use crate::domain::tool::ToolReturn;
-use crate::ports::store::{Claim, Claimed, Context, Heartbeat, OutboxEntry, StoreError};
+use crate::ports::store::{Claim, Claimed, Context, Heartbeat, OutboxEntry, StoreError, WorkerFacts};
 use crate::store::values::{self, micros, unsigned};
 
 /// The shortest time after which asking again makes sense.
@@ -68,13 +68,14 @@ pub(super) async fn fence(conn: &mut Conn, lease: &Lease) -> Result<Held, StoreE
     Held::read(&row.ok_or(StoreError::Fenced)?)
 }
 
-pub(super) async fn heartbeat(store: &Adapter, worker: WorkerId) -> Result<Heartbeat, StoreError> {
+pub(super) async fn heartbeat(store: &Adapter, worker: WorkerId, facts: &WorkerFacts) -> Result<Heartbeat, StoreError> {
     sqlx::query(concat!(
-        "INSERT INTO workers (id, heartbeat_at) VALUES ($1, ",
+        "INSERT INTO workers (id, facts, heartbeat_at) VALUES ($1, $2, ",
         now!(),
         ") ON CONFLICT (id) DO UPDATE SET heartbeat_at = excluded.heartbeat_at"
     ))
     .bind(worker.uuid())
+    .bind(values::document(facts)?)
     .execute(store.writer())
     .await?;
     let rows = sqlx::query("SELECT id FROM runs WHERE worker_id = $1 AND cancel_requested_at IS NOT NULL")
@@ -82,6 +83,14 @@ pub(super) async fn heartbeat(store: &Adapter, worker: WorkerId) -> Result<Heart
         .fetch_all(store.reader())
         .await?;
     Ok(Heartbeat { cancelled: rows.iter().map(|row| id(row, "id")).collect::<Result<_, _>>()? })
+}
+
+pub(super) async fn workers(store: &Adapter, silence: TakeoverAfter) -> Result<Vec<WorkerFacts>, StoreError> {
+    let rows = sqlx::query(concat!("SELECT facts FROM workers WHERE heartbeat_at > ", now!(), " - $1 ORDER BY id"))
+        .bind(duration_micros(silence.0))
+        .fetch_all(store.reader())
+        .await?;
+    rows.iter().map(|row| document(row, "facts")).collect()
 }
 
 pub(super) async fn retire(store: &Adapter, worker: WorkerId) -> Result<(), StoreError> {
@@ -271,7 +280,11 @@ pub(super) async fn context(store: &Adapter, lease: &Lease) -> Result<Context, S
     .ok_or(StoreError::Fenced)?;
     let mut agent = agents::read(&row)?;
     agent.blocks = agents::blocks(&mut conn, agent.id).await?;
-    let messages = messages::in_context(&mut conn, agent.id).await?;
+    let mut messages = messages::in_context(&mut conn, agent.id).await?;
+    let kept = sqlx::query("SELECT system FROM runs WHERE id = $1").bind(lease.run.uuid()).fetch_one(&mut *conn).await?;
+    if let (Some(body), Some(system)) = (optional_document(&kept, "system")?, messages.first_mut()) {
+        system.body = body;
+    }
     agent.message_ids = messages.iter().map(|message| message.id).collect();
     let tenant = values::word(row.try_get("tenant")?, TenantId::parse)?;
     agents::attach(&mut conn, &tenant, std::slice::from_mut(&mut agent)).await?;

@@ -59,7 +59,7 @@ pub(super) async fn compact(store: &Adapter, lease: &Lease, compaction: &Compact
     let place = agent.try_get::<i64, _>("last_position")? + 1;
     messages::insert(&mut tx, std::slice::from_ref(&compaction.summary), place, messages::Visibility::InContext)
         .await?;
-    sqlx::query("UPDATE runs SET usage = $2 WHERE id = $1")
+    sqlx::query("UPDATE runs SET usage = $2, system = NULL WHERE id = $1")
         .bind(held.run.uuid())
         .bind(values::document(&compaction.run_usage)?)
         .execute(&mut *tx)

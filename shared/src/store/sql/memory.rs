@@ -44,11 +44,25 @@ pub(super) async fn edit(
     let outcome = edit(&blocks);
     if let Some((block, value)) = &outcome.change {
         change(&mut tx, held.agent, &mut blocks, *block, value, now).await?;
+        keep_system_message(&mut tx, &held).await?;
         agents::recompile(&mut tx, held.agent, &settings, &blocks, now).await?;
     }
     steps::insert_return(&mut tx, held.run, call.step, call.number, &outcome.tool_return).await?;
     tx.commit().await?;
     Ok(outcome.tool_return)
+}
+
+/// The run goes on with the system message that it has: the model knows what it changed from the results of its calls.
+async fn keep_system_message(conn: &mut Conn, held: &claims::Held) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE runs SET system = coalesce(system, (SELECT body FROM messages WHERE agent_id = $2 AND position = 0)) \
+         WHERE id = $1",
+    )
+    .bind(held.run.uuid())
+    .bind(held.agent.uuid())
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 async fn recorded(conn: &mut Conn, call: Call<'_>) -> Result<Option<ToolReturn>, StoreError> {

@@ -27,7 +27,7 @@ use crate::domain::tool::{Tool, ToolReturn};
 use crate::ports::store::{
     Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, BlockChanged, CancelRequest, Claim, Compaction,
     Context, ExpiredApproval, Heartbeat, MemoryEdit, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry,
-    RequestKey, RunEnd, RunFilter, StepCommit, Store, StoreError, ToolFilter,
+    RequestKey, RunEnd, RunFilter, StepCommit, Store, StoreError, ToolFilter, WorkerFacts,
 };
 use crate::store::values;
 
@@ -243,8 +243,12 @@ impl Store for Adapter {
         approvals::expired(self, now, limit).await
     }
 
-    async fn heartbeat(&self, worker: WorkerId) -> Result<Heartbeat, StoreError> {
-        claims::heartbeat(self, worker).await
+    async fn heartbeat(&self, worker: WorkerId, facts: &WorkerFacts) -> Result<Heartbeat, StoreError> {
+        claims::heartbeat(self, worker, facts).await
+    }
+
+    async fn workers(&self, silence: TakeoverAfter) -> Result<Vec<WorkerFacts>, StoreError> {
+        claims::workers(self, silence).await
     }
 
     async fn retire_worker(&self, worker: WorkerId) -> Result<(), StoreError> {

@@ -115,12 +115,12 @@ pub async fn a_cancel_of_a_running_run_is_heard_at_the_heartbeat(store: SharedSt
     let scene = Scene::new(&store).await;
     let run = scene.accept("one").await;
     let lease = scene.claim(run).await.lease;
-    assert_eq!(store.heartbeat(lease.worker).await.expect("a heartbeat").cancelled, []);
+    assert_eq!(store.heartbeat(lease.worker, &WorkerFacts::default()).await.expect("a heartbeat").cancelled, []);
     for _ in 0..2 {
         assert_eq!(store.request_cancel(run, now()).await.expect("an answer"), CancelRequest::Requested);
     }
-    assert_eq!(store.heartbeat(lease.worker).await.expect("a heartbeat").cancelled, [run]);
-    assert_eq!(store.heartbeat(new_id()).await.expect("a heartbeat").cancelled, []);
+    assert_eq!(store.heartbeat(lease.worker, &WorkerFacts::default()).await.expect("a heartbeat").cancelled, [run]);
+    assert_eq!(store.heartbeat(new_id(), &WorkerFacts::default()).await.expect("a heartbeat").cancelled, []);
     let found = scene.run(run).await;
     assert!(found.cancel_requested);
     let end = end_of(&found, StopReason::Cancelled);
@@ -128,7 +128,11 @@ pub async fn a_cancel_of_a_running_run_is_heard_at_the_heartbeat(store: SharedSt
     let heir = scene.take_over(run).await;
     assert!(heir.run.cancel_requested, "the wish outlives the worker");
     store.settle(&heir.lease, &end).await.expect("settled");
-    assert_eq!(store.heartbeat(heir.lease.worker).await.expect("a heartbeat").cancelled, []);
+    let facts = WorkerFacts { sandbox: "none: it is a test".to_owned() };
+    store.heartbeat(new_id(), &facts).await.expect("a heartbeat");
+    assert!(store.workers(LONG).await.expect("readable").contains(&facts));
+    assert_eq!(store.workers(AT_ONCE).await.expect("readable"), [], "all are silent for that long");
+    assert_eq!(store.heartbeat(heir.lease.worker, &WorkerFacts::default()).await.expect("a heartbeat").cancelled, []);
 }
 
 /// See the name.

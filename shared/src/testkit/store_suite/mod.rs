@@ -35,7 +35,7 @@ use crate::ports::seams::Seams;
 use crate::ports::store::{
     Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, ApprovalChange, BlockChanged, CancelRequest,
     Claim, Claimed, Compaction, EditOutcome, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey,
-    RunEnd, RunFilter, StepCommit, Store, StoreError, ToolFilter,
+    RunEnd, RunFilter, StepCommit, Store, StoreError, ToolFilter, WorkerFacts,
 };
 
 mod agents;
@@ -394,7 +394,7 @@ fn first_page<I>(order: Order) -> Page<I> {
 
 async fn live_worker(store: &SharedStore) -> WorkerId {
     let worker = new_id();
-    store.heartbeat(worker).await.expect("a heartbeat");
+    store.heartbeat(worker, &WorkerFacts::default()).await.expect("a heartbeat");
     worker
 }
 

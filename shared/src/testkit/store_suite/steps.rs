@@ -111,8 +111,14 @@ pub async fn a_memory_edit_is_applied_once(store: SharedStore) {
     assert_eq!(scene.agent().await.blocks[1].value, "Unknown.!");
     let context = store.context(&heir).await.expect("readable");
     assert_eq!(context.messages[0].id, system.id);
-    assert!(context.system_text().contains("Unknown.!"), "{}", context.system_text());
-    assert!(context.system_text().contains("- 0 earlier messages"), "{}", context.system_text());
+    assert_eq!(context.messages[0].body, system.body, "the run keeps the prompt that it began with, also at an heir");
+    let Body::System(stored) = &scene.history().await[0].body else { panic!("the system message is the first") };
+    assert!(stored.text().contains("Unknown.!") && stored.text().contains("- 0 earlier messages"), "{stored:?}");
+    scene.settle(&heir).await;
+    let next = scene.accept("next").await;
+    let next = scene.claim(next).await.lease;
+    let context = store.context(&next).await.expect("readable");
+    assert!(context.system_text().contains("Unknown.!"), "the next run sees it: {}", context.system_text());
 }
 
 /// See the name.
