@@ -281,7 +281,8 @@ pub(super) async fn context(store: &Adapter, lease: &Lease) -> Result<Context, S
     let mut agent = agents::read(&row)?;
     agent.blocks = agents::blocks(&mut conn, agent.id).await?;
     let mut messages = messages::in_context(&mut conn, agent.id).await?;
-    let kept = sqlx::query("SELECT system FROM runs WHERE id = $1").bind(lease.run.uuid()).fetch_one(&mut *conn).await?;
+    let kept =
+        sqlx::query("SELECT system FROM runs WHERE id = $1").bind(lease.run.uuid()).fetch_one(&mut *conn).await?;
     if let (Some(body), Some(system)) = (optional_document(&kept, "system")?, messages.first_mut()) {
         system.body = body;
     }
