@@ -41,20 +41,13 @@ pub async fn keep_stored(pool: &McpPool, store: &dyn Store) {
     }
 }
 
-/// Stores tools for the tenants that may have them; answers how many tools there were.
+/// Stores tools for the tenants that may have them; answers how many were stored.
 ///
 /// # Errors
 /// The store failed; what is stored stays.
 pub async fn put(store: &dyn Store, found: Vec<Discovered>) -> Result<usize, StoreError> {
-    for Discovered { tool, tenants } in &found {
-        match tenants {
-            None => drop(store.put_tool(None, tool).await?),
-            Some(tenants) => {
-                for tenant in tenants {
-                    store.put_tool(Some(tenant), tool).await?;
-                }
-            }
-        }
+    for Discovered { tool, tenant } in &found {
+        store.put_tool(tenant.as_ref(), tool).await?;
     }
     Ok(found.len())
 }

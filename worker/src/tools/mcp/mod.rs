@@ -46,13 +46,13 @@ pub struct McpPool {
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// A tool that a server has.
+/// A tool that a server has, for one tenant or for all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Discovered {
     /// The tool, with a new id.
     pub tool: Tool,
     /// Whose agents may have it; `None`: everybody's.
-    pub tenants: Option<Vec<TenantId>>,
+    pub tenant: Option<TenantId>,
 }
 
 /// A call for a server.
@@ -117,18 +117,27 @@ impl McpPool {
             }
             let original: Vec<_> = usable.iter().map(|tool| tool.name.as_ref()).collect();
             let named = names::of_tools(&server.config.prefix, &original).into_iter().zip(usable);
-            let tool = |(name, tool): (String, &rmcp::model::Tool)| Discovered {
-                tool: Tool {
-                    id: self.seams.id(),
-                    spec: spec(name, tool),
-                    source: ToolSource::Mcp { server: server.config.name.clone(), tool: tool.name.to_string() },
-                    options: options(tool),
-                    created_at: now,
-                    updated_at: now,
-                },
-                tenants: server.config.tenants.clone(),
+            let tenants = match &server.config.tenants {
+                None => vec![None],
+                Some(tenants) => tenants.iter().cloned().map(Some).collect(),
             };
-            named.map(tool).collect()
+            let mut found = Vec::new();
+            for (name, tool) in named {
+                let source = ToolSource::Mcp { server: server.config.name.clone(), tool: tool.name.to_string() };
+                let (spec, options) = (spec(name, tool), options(tool));
+                found.extend(tenants.iter().map(|tenant| Discovered {
+                    tool: Tool {
+                        id: self.seams.id(),
+                        spec: spec.clone(),
+                        source: source.clone(),
+                        options: options.clone(),
+                        created_at: now,
+                        updated_at: now,
+                    },
+                    tenant: tenant.clone(),
+                }));
+            }
+            found
         };
         self.servers.iter().flat_map(of_server).collect()
     }
