@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use holdfast_shared::domain::limits::MCP_CONNECT_TIMEOUT;
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::tool::{ToolCall, ToolReturn, ToolSource, ToolStatus};
 use holdfast_shared::ports::seams::Seams;
@@ -150,10 +151,8 @@ async fn speaks_with_everything(entry: &Value) {
     let pool = pool(&json!({"srv": entry}));
     let found = pool.discover().await;
     let by_name = |name: &str| {
-        let found = found.iter().find(|discovered| discovered.tool.spec.name == name);
-        &found
-            .unwrap_or_else(|| panic!("{name} is not in {:?}", names(&found.map_or(&[][..], std::slice::from_ref))))
-            .tool
+        let tool = found.iter().map(|discovered| &discovered.tool).find(|tool| tool.spec.name == name);
+        tool.unwrap_or_else(|| panic!("{name} is not in {:?}", names(&found)))
     };
     let echo = by_name("srv__echo");
     assert_eq!(echo.source, ToolSource::Mcp { server: "srv".to_owned(), tool: "echo".to_owned() });
@@ -362,24 +361,20 @@ async fn dead_and_silent_servers_are_in_nobodys_way() {
         "closed": {"url": format!("http://127.0.0.1:{port}/mcp")},
         "srv": python_by_stdio(),
     }));
-    let listing = pool.discover();
-    tokio::pin!(listing);
+    let (hello, nothing) = (json!({"text": "hello"}), ToolCall::new("call_1", "x__y", "{}"));
+    let tenant = TenantId::default();
+    let of = |server, limit| McpCall { tenant: &tenant, server, tool: "y", call: &nothing, timeout: Some(limit) };
     // While the silent one is waited for, the others work.
-    let arguments = json!({"text": "hello"});
     tokio::select! {
         biased;
-        found = &mut listing => panic!("the silent server was not waited for: {:?}", names(&found)),
-        result = call(&pool, "odd.name:here", &arguments) => assert_eq!(result.text, "hello"),
+        result = pool.call(of("silent", MCP_CONNECT_TIMEOUT), &|_| {}) => panic!("nothing came first: {}", result.text),
+        result = call(&pool, "odd.name:here", &hello) => assert_eq!(result.text, "hello"),
     }
-    assert_eq!(listing.await.len(), 6, "the tools of the server that answers");
+    assert_eq!(pool.discover().await.len(), 6, "the tools of the server that answers");
     for (server, reason) in
         [("missing", "/no/such/program"), ("ended", "cannot be reached"), ("closed", "cannot be reached")]
     {
-        let call = ToolCall::new("call_1", "x__y", "{}");
-        let tenant = TenantId::default();
-        let limit = Some(Duration::from_secs(1));
-        let what = McpCall { tenant: &tenant, server, tool: "y", call: &call, timeout: limit };
-        let result = pool.call(what, &|_| {}).await;
+        let result = pool.call(of(server, Duration::from_secs(1)), &|_| {}).await;
         assert_eq!((result.status, result.was_executed), (ToolStatus::Error, false), "{}", result.text);
         assert!(result.text.contains(reason), "{server}: {}", result.text);
     }
