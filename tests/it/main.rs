@@ -15,6 +15,7 @@ mod images;
 mod loop_table;
 mod mcp;
 mod notation;
+mod outside_tools;
 mod python_tools;
 mod recovery;
 mod scripted_model;

@@ -3,19 +3,20 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use holdfast_shared::domain::limits::MCP_CONNECT_TIMEOUT;
 use holdfast_shared::domain::tenant::TenantId;
-use holdfast_shared::domain::tool::{Tool, ToolCall, ToolReturn, ToolSource, ToolStatus};
+use holdfast_shared::domain::tool::{ToolCall, ToolReturn, ToolSource, ToolStatus};
 use holdfast_shared::ports::seams::Seams;
-use holdfast_shared::ports::store::StoreError;
-use holdfast_worker::tools::mcp::{self, Discovered, McpCall, McpConfig, McpPool, Progress, ToolShelf};
+use holdfast_shared::ports::store::Store;
+use holdfast_shared::store::SqliteStore;
+use holdfast_worker::maintenance::mcp_tools;
+use holdfast_worker::tools::Progress;
+use holdfast_worker::tools::mcp::{Discovered, McpCall, McpConfig, McpPool};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::harness::{DEADLINE, Process, directory, free_port, tools_directory};
 
@@ -96,20 +97,14 @@ impl HttpServer {
 
 /// Calls a tool of the server `srv`.
 async fn call(pool: &McpPool, tool: &str, arguments: &Value) -> ToolReturn {
-    call_with(pool, tool, arguments, None, &CancellationToken::new()).await
+    call_within(pool, tool, arguments, None).await
 }
 
-async fn call_with(
-    pool: &McpPool,
-    tool: &str,
-    arguments: &Value,
-    limit: Option<Duration>,
-    cancel: &CancellationToken,
-) -> ToolReturn {
+async fn call_within(pool: &McpPool, tool: &str, arguments: &Value, limit: Option<Duration>) -> ToolReturn {
     let call = ToolCall::new("call_1", format!("srv__{tool}"), arguments.to_string());
     let tenant = TenantId::default();
     let what = McpCall { tenant: &tenant, server: "srv", tool, call: &call, timeout: limit };
-    timeout(DEADLINE, pool.call(what, &|_| {}, cancel)).await.expect("an answer in time")
+    timeout(DEADLINE, pool.call(what, &|_| {})).await.expect("an answer in time")
 }
 
 /// The JSON in a successful result.
@@ -156,10 +151,8 @@ async fn speaks_with_everything(entry: &Value) {
     let pool = pool(&json!({"srv": entry}));
     let found = pool.discover().await;
     let by_name = |name: &str| {
-        let found = found.iter().find(|discovered| discovered.tool.spec.name == name);
-        &found
-            .unwrap_or_else(|| panic!("{name} is not in {:?}", names(&found.map_or(&[][..], std::slice::from_ref))))
-            .tool
+        let tool = found.iter().map(|discovered| &discovered.tool).find(|tool| tool.spec.name == name);
+        tool.unwrap_or_else(|| panic!("{name} is not in {:?}", names(&found)))
     };
     let echo = by_name("srv__echo");
     assert_eq!(echo.source, ToolSource::Mcp { server: "srv".to_owned(), tool: "echo".to_owned() });
@@ -193,7 +186,7 @@ async fn speaks_with_everything(entry: &Value) {
     let tenant = TenantId::default();
     let what =
         McpCall { tenant: &tenant, server: "srv", tool: "trigger-long-running-operation", call: &long, timeout: None };
-    let done = pool.call(what, &progress, &CancellationToken::new()).await;
+    let done = pool.call(what, &progress).await;
     assert!(done.text.contains("completed"), "{}", done.text);
     let seen: Vec<_> = seen
         .lock()
@@ -260,30 +253,19 @@ async fn children_get_no_environment_but_what_they_need_and_what_they_are_given(
 async fn is_told_of_cancels(entry: &Value) {
     let data = directory();
     let pool = pool(&json!({"srv": entry}));
-    for how in ["token", "timeout", "drop"] {
-        let path = data.path().join(how);
-        let arguments = json!({"path": path});
-        let cancel = CancellationToken::new();
-        let limit = (how == "timeout").then_some(Duration::from_secs(3));
-        let waiting = call_with(&pool, "wait", &arguments, limit, &cancel);
-        if how == "drop" {
-            tokio::select! {
-                result = waiting => panic!("{result:?}"),
-                () = until_file_has(&path, "begun") => {}
-            }
-        } else {
-            let (result, ()) = tokio::join!(waiting, async {
-                until_file_has(&path, "begun").await;
-                if how == "token" {
-                    cancel.cancel();
-                }
-            });
-            assert_eq!(result.status, ToolStatus::Error, "{}", result.text);
-            assert!(how == "token" || result.text.contains("3000 ms; 'timeout_ms'"), "{}", result.text);
-        }
-        until_file_has(&path, "cancelled").await;
+    let path = data.path().join("drop");
+    let arguments = json!({"path": path});
+    tokio::select! {
+        result = call(&pool, "wait", &arguments) => panic!("{result:?}"),
+        () = until_file_has(&path, "begun") => {}
     }
-    call(&pool, "odd.name:here", &json!({"text": "still there"})).await;
+    until_file_has(&path, "cancelled").await;
+    let path = data.path().join("timeout");
+    let result = call_within(&pool, "wait", &json!({"path": path}), Some(Duration::from_secs(3))).await;
+    assert_eq!(result.status, ToolStatus::Error);
+    assert!(result.text.contains("3000 ms; 'timeout_ms'"), "{}", result.text);
+    until_file_has(&path, "cancelled").await;
+    assert_eq!(call(&pool, "odd.name:here", &json!({"text": "still there"})).await.text, "still there");
 }
 
 #[tokio::test]
@@ -379,24 +361,20 @@ async fn dead_and_silent_servers_are_in_nobodys_way() {
         "closed": {"url": format!("http://127.0.0.1:{port}/mcp")},
         "srv": python_by_stdio(),
     }));
-    let listing = pool.discover();
-    tokio::pin!(listing);
+    let (hello, nothing) = (json!({"text": "hello"}), ToolCall::new("call_1", "x__y", "{}"));
+    let tenant = TenantId::default();
+    let of = |server, limit| McpCall { tenant: &tenant, server, tool: "y", call: &nothing, timeout: Some(limit) };
     // While the silent one is waited for, the others work.
-    let arguments = json!({"text": "hello"});
     tokio::select! {
         biased;
-        found = &mut listing => panic!("the silent server was not waited for: {:?}", names(&found)),
-        result = call(&pool, "odd.name:here", &arguments) => assert_eq!(result.text, "hello"),
+        result = pool.call(of("silent", MCP_CONNECT_TIMEOUT), &|_| {}) => panic!("nothing came first: {}", result.text),
+        result = call(&pool, "odd.name:here", &hello) => assert_eq!(result.text, "hello"),
     }
-    assert_eq!(listing.await.len(), 6, "the tools of the server that answers");
+    assert_eq!(pool.discover().await.len(), 6, "the tools of the server that answers");
     for (server, reason) in
         [("missing", "/no/such/program"), ("ended", "cannot be reached"), ("closed", "cannot be reached")]
     {
-        let call = ToolCall::new("call_1", "x__y", "{}");
-        let tenant = TenantId::default();
-        let limit = Some(Duration::from_secs(1));
-        let what = McpCall { tenant: &tenant, server, tool: "y", call: &call, timeout: limit };
-        let result = pool.call(what, &|_| {}, &CancellationToken::new()).await;
+        let result = pool.call(of(server, Duration::from_secs(1)), &|_| {}).await;
         assert_eq!((result.status, result.was_executed), (ToolStatus::Error, false), "{}", result.text);
         assert!(result.text.contains(reason), "{server}: {}", result.text);
     }
@@ -422,71 +400,49 @@ async fn children_end_with_the_pool_and_so_does_what_they_started() {
     }
 }
 
-/// Keeps names by tenant.
-#[derive(Default)]
-struct Shelf(Mutex<Vec<(Option<TenantId>, String)>>);
-
-#[async_trait::async_trait]
-impl ToolShelf for Shelf {
-    async fn put_tool(&self, tenant: Option<&TenantId>, tool: &Tool) -> Result<Tool, StoreError> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.push((tenant.cloned(), tool.spec.name.clone()));
-        Ok(tool.clone())
-    }
-}
-
-/// Fails once, then keeps names.
-struct Shaky {
-    has_failed: AtomicBool,
-    names: watch::Sender<Vec<String>>,
-}
-
-#[async_trait::async_trait]
-impl ToolShelf for Shaky {
-    async fn put_tool(&self, _: Option<&TenantId>, tool: &Tool) -> Result<Tool, StoreError> {
-        if !self.has_failed.swap(true, Ordering::SeqCst) {
-            return Err(StoreError::Fenced);
-        }
-        self.names.send_modify(|names| names.push(tool.spec.name.clone()));
-        Ok(tool.clone())
-    }
+/// What a tenant's agents can have of these names.
+async fn stored(store: &dyn Store, tenant: &str, names: &[&str]) -> Vec<String> {
+    let tenant = TenantId::parse(tenant).expect("a tenant");
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let tools = store.tools_by_name(&tenant, &names).await.expect("a store");
+    tools.into_iter().map(|tool| tool.spec.name).collect()
 }
 
 #[tokio::test]
-async fn the_shelf_follows_the_servers_without_waiting_for_all() {
+async fn the_store_follows_the_servers_without_waiting_for_all() {
+    let data = directory();
+    let store = SqliteStore::open(&data.path().join("store.db")).await.expect("a store");
     let pool = pool(&json!({"silent": {"command": "sleep", "args": ["1000"]}, "srv": python_by_stdio()}));
-    let shelf = Shaky { has_failed: AtomicBool::new(false), names: watch::Sender::new(Vec::new()) };
-    let mut names = shelf.names.subscribe();
-    let stop = CancellationToken::new();
-    let follow = mcp::keep_fresh(&pool, &shelf, Duration::from_millis(10), &stop);
     let look = async {
-        let mut has = async |name: &str| {
-            let found = timeout(DEADLINE, names.wait_for(|names| names.iter().any(|kept| kept == name))).await;
-            assert!(found.is_ok(), "{name} is not kept");
-        };
-        has("srv__grow").await;
-        call(&pool, "grow", &json!({})).await;
-        has("srv__grown").await;
-        stop.cancel();
+        let until = Instant::now() + DEADLINE;
+        for name in ["srv__grow", "srv__grown"] {
+            while stored(&store, "default", &[name]).await.is_empty() {
+                assert!(Instant::now() < until, "{name} is not stored");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            if name == "srv__grow" {
+                call(&pool, "grow", &json!({})).await;
+            }
+        }
     };
-    tokio::join!(follow, look);
-    assert!(shelf.has_failed.load(Ordering::SeqCst));
+    tokio::select! {
+        () = mcp_tools::keep_stored(&pool, &store) => panic!("it stopped"),
+        () = look => {}
+    }
 }
 
 #[tokio::test]
 async fn tools_are_for_the_tenants_that_the_operator_names() {
+    let data = directory();
+    let store = SqliteStore::open(&data.path().join("store.db")).await.expect("a store");
     let mut entry = python_by_stdio();
     entry["tenants"] = json!(["red", "blue"]);
     let pool = pool(&json!({"srv": entry, "other": everything_by_stdio()}));
-    let shelf = Shelf::default();
-    let count = mcp::refresh(&pool, &shelf).await.expect("a shelf");
-    let kept = shelf.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let of = |tenant: Option<&str>, name: &str| {
-        kept.iter().filter(|(owner, kept)| owner.as_ref().map(TenantId::as_str) == tenant && kept == name).count()
-    };
-    assert_eq!((of(Some("red"), "srv__meta"), of(Some("blue"), "srv__meta"), of(None, "srv__meta")), (1, 1, 0));
-    assert_eq!((of(None, "other__echo"), of(Some("red"), "other__echo")), (1, 0));
-    assert_eq!(kept.len(), count + 6, "six tools are kept twice");
+    mcp_tools::put(&store, pool.discover().await).await.expect("a store");
+    let names = ["srv__meta", "other__echo"];
+    assert_eq!(stored(&store, "red", &names).await, names);
+    assert_eq!(stored(&store, "blue", &names).await, names);
+    assert_eq!(stored(&store, "default", &names).await, ["other__echo"]);
     let refused = call(&pool, "meta", &json!({})).await;
     assert!(!refused.was_executed && refused.text.contains("there is no server 'srv'"), "{}", refused.text);
 }

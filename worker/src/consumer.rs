@@ -16,7 +16,6 @@ use crate::Worker;
 use crate::claim::Taken;
 use crate::disposition::AttemptEnd;
 use crate::lease::Heart;
-use crate::tools::mcp;
 
 /// Wait after the queue or the store could not be reached.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
@@ -55,7 +54,6 @@ impl Worker {
             _ = has_beaten => ready(),
             () = shutdown.cancelled() => return Ok(()),
         }
-        let toolbox = Arc::clone(&self.services.toolbox);
         let stopping = Stopping { drain: shutdown.clone(), abandon: CancellationToken::new() };
         let attempts = TaskTracker::new();
         tokio::join!(
@@ -63,10 +61,10 @@ impl Worker {
             self.hear_signals(&shutdown),
             self.rescue(&shutdown),
             self.answer_expired(&shutdown),
-            mcp::keep_fresh(&toolbox.mcp, &*self.services.store, RETRY_EVERY, &shutdown),
+            self.store_mcp_tools(&shutdown),
         );
         self.drain(&stopping, &attempts).await;
-        toolbox.mcp.close().await;
+        self.services.toolbox.mcp.close().await;
         drop(heart);
         if let Err(error) = self.services.store.retire_worker(self.id).await {
             tracing::warn!(worker.id = %self.id, %error, "the worker stays on the list until its lease ends");

@@ -1,4 +1,5 @@
 //! What a worker does besides its runs.
 
 pub mod approvals;
+pub mod mcp_tools;
 pub mod rescue;

@@ -21,7 +21,6 @@ use holdfast_shared::ports::store::{Store, StoreError};
 use holdfast_shared::wire::event::ToolProgress;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use mcp::{McpCall, McpPool};
 pub use memory::edit as edit_memory;
@@ -144,7 +143,7 @@ impl Toolbox {
             ToolSource::Http(endpoint) => http::execute(&self.outbound, endpoint, call, secrets, timeout).await,
             ToolSource::Mcp { server, tool } => {
                 let what = McpCall { tenant: execution.tenant, server, tool, call, timeout: own_timeout };
-                self.mcp.call(what, &|progress| execution.tell(progress), &CancellationToken::new()).await
+                self.mcp.call(what, &|progress| execution.tell(progress)).await
             }
         };
         Ok(Executed::Unrecorded(within_limit(tool, tool_return)))
@@ -153,10 +152,8 @@ impl Toolbox {
 
 impl Execution<'_> {
     /// Passes a notice on. When too many wait, it is left out: the next one says more.
-    fn tell(&self, progress: mcp::Progress) {
-        let mcp::Progress { progress, total, message } = progress;
-        let report = Progress { call_id: self.call.id.clone(), progress, total, message };
-        if self.report.try_send(report).is_err() {
+    fn tell(&self, progress: Progress) {
+        if self.report.try_send(progress).is_err() {
             tracing::trace!(tool.call_id = self.call.id, "a progress report is left out");
         }
     }

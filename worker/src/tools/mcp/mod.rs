@@ -10,13 +10,11 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures::future::join_all;
 use holdfast_shared::domain::limits::{MCP_DESCRIPTION_CHARS, MCP_SCHEMA_BYTES, MCP_TOOLS};
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::tool::{Tool, ToolCall, ToolOptions, ToolReturn, ToolSource, ToolSpec};
 use holdfast_shared::ports::seams::Seams;
-use holdfast_shared::ports::store::{Store, StoreError};
 use rmcp::ServiceError;
 use rmcp::model::{CallToolRequest, CallToolRequestParams, ClientRequest, JsonObject, RequestMetaObject, ServerResult};
 use rmcp::service::PeerRequestOptions;
@@ -30,7 +28,7 @@ pub use config::{McpConfig, McpConfigError, SETTING};
 use server::{Server, Up};
 use transport::service_cause;
 
-use super::{Arguments, first_chars};
+use super::{Arguments, Progress, first_chars};
 
 /// The field of a call's `_meta` that holds the id of the call.
 pub const IDEMPOTENCY_KEY: &str = "idempotencyKey";
@@ -48,24 +46,13 @@ pub struct McpPool {
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// A tool that a server has.
+/// A tool that a server has, for one tenant or for all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Discovered {
     /// The tool, with a new id.
     pub tool: Tool,
     /// Whose agents may have it; `None`: everybody's.
-    pub tenants: Option<Vec<TenantId>>,
-}
-
-/// A notice of how far a call is.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Progress {
-    /// How far; it grows.
-    pub progress: f64,
-    /// Where it ends, if that is known.
-    pub total: Option<f64>,
-    /// What is going on.
-    pub message: Option<String>,
+    pub tenant: Option<TenantId>,
 }
 
 /// A call for a server.
@@ -81,20 +68,6 @@ pub struct McpCall<'a> {
     pub call: &'a ToolCall,
     /// Most time; `None`: as the settings of the server say.
     pub timeout: Option<Duration>,
-}
-
-/// Where discovered tools are kept.
-#[async_trait]
-pub trait ToolShelf: Send + Sync {
-    /// Keeps a tool under its name, for one tenant or for all, in place of what had the name there before.
-    async fn put_tool(&self, tenant: Option<&TenantId>, tool: &Tool) -> Result<Tool, StoreError>;
-}
-
-#[async_trait]
-impl<S: Store + ?Sized> ToolShelf for S {
-    async fn put_tool(&self, tenant: Option<&TenantId>, tool: &Tool) -> Result<Tool, StoreError> {
-        Store::put_tool(self, tenant, tool).await
-    }
 }
 
 impl fmt::Debug for McpPool {
@@ -144,18 +117,27 @@ impl McpPool {
             }
             let original: Vec<_> = usable.iter().map(|tool| tool.name.as_ref()).collect();
             let named = names::of_tools(&server.config.prefix, &original).into_iter().zip(usable);
-            let tool = |(name, tool): (String, &rmcp::model::Tool)| Discovered {
-                tool: Tool {
-                    id: self.seams.id(),
-                    spec: spec(name, tool),
-                    source: ToolSource::Mcp { server: server.config.name.clone(), tool: tool.name.to_string() },
-                    options: options(tool),
-                    created_at: now,
-                    updated_at: now,
-                },
-                tenants: server.config.tenants.clone(),
+            let tenants = match &server.config.tenants {
+                None => vec![None],
+                Some(tenants) => tenants.iter().cloned().map(Some).collect(),
             };
-            named.map(tool).collect()
+            let mut found = Vec::new();
+            for (name, tool) in named {
+                let source = ToolSource::Mcp { server: server.config.name.clone(), tool: tool.name.to_string() };
+                let (spec, options) = (spec(name, tool), options(tool));
+                found.extend(tenants.iter().map(|tenant| Discovered {
+                    tool: Tool {
+                        id: self.seams.id(),
+                        spec: spec.clone(),
+                        source: source.clone(),
+                        options: options.clone(),
+                        created_at: now,
+                        updated_at: now,
+                    },
+                    tenant: tenant.clone(),
+                }));
+            }
+            found
         };
         self.servers.iter().flat_map(of_server).collect()
     }
@@ -171,14 +153,9 @@ impl McpPool {
         self.changed.clone()
     }
 
-    /// Carries a call out. A failing call is a result like any other. Dropping the future, `cancel` and the timeout tell
-    /// the server that nobody waits any more. A call that certainly did not reach the server is sent again.
-    pub async fn call(
-        &self,
-        what: McpCall<'_>,
-        progress: &(dyn Fn(Progress) + Send + Sync),
-        cancel: &CancellationToken,
-    ) -> ToolReturn {
+    /// Carries a call out. A failing call is a result like any other. Dropping the future and the timeout tell the
+    /// server that nobody waits any more. A call that certainly did not reach the server is sent again.
+    pub async fn call(&self, what: McpCall<'_>, progress: &(dyn Fn(Progress) + Send + Sync)) -> ToolReturn {
         let McpCall { tenant, call, .. } = what;
         let is_meant = |server: &&Server| {
             let tenants = server.config.tenants.as_deref();
@@ -192,13 +169,12 @@ impl McpPool {
             Ok(Arguments(arguments)) => arguments,
             Err(error) => return error.into_return(call),
         };
-        match cancel.run_until_cancelled(exchange(server, what, arguments, progress)).await {
-            Some(Ok(answer)) => content::tool_return(call, answer),
-            Some(Err(failure)) => {
+        match exchange(server, what, arguments, progress).await {
+            Ok(answer) => content::tool_return(call, answer),
+            Err(failure) => {
                 let was_executed = failure.was_sent();
                 ToolReturn { was_executed, ..content::failed(call, &failure.to_string()) }
             }
-            None => content::failed(call, "the call was cancelled"),
         }
     }
 
@@ -208,53 +184,6 @@ impl McpPool {
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         while tasks.join_next().await.is_some() {}
     }
-}
-
-/// Puts all discovered tools on the shelf; answers how many.
-///
-/// # Errors
-/// The shelf failed; what is there stays.
-pub async fn refresh(pool: &McpPool, shelf: &(impl ToolShelf + ?Sized)) -> Result<usize, StoreError> {
-    store(pool.discover().await, shelf).await
-}
-
-async fn store(found: Vec<Discovered>, shelf: &(impl ToolShelf + ?Sized)) -> Result<usize, StoreError> {
-    for Discovered { tool, tenants } in &found {
-        match tenants {
-            None => drop(shelf.put_tool(None, tool).await?),
-            Some(tenants) => {
-                for tenant in tenants {
-                    shelf.put_tool(Some(tenant), tool).await?;
-                }
-            }
-        }
-    }
-    Ok(found.len())
-}
-
-/// Puts what is known on the shelf, now and after every change, until `stop`: no server waits for another to get there. A
-/// shelf that fails is tried again after `pause`.
-pub async fn keep_fresh(pool: &McpPool, shelf: &(impl ToolShelf + ?Sized), pause: Duration, stop: &CancellationToken) {
-    let mut changes = pool.changes();
-    pool.want();
-    let keep = async {
-        loop {
-            changes.mark_unchanged();
-            match store(pool.known(), shelf).await {
-                Ok(count) => {
-                    tracing::info!(count, "the tools of the MCP servers were stored");
-                    if changes.changed().await.is_err() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the tools of the MCP servers could not be stored");
-                    tokio::time::sleep(pause).await;
-                }
-            }
-        }
-    };
-    stop.run_until_cancelled(keep).await;
 }
 
 /// Why there is no answer.
@@ -325,7 +254,7 @@ async fn send(
     let sent = up.peer.send_request_with_option(request, options).await;
     let handle = sent.map_err(|error| Missed::NotSent(service_cause(&error)))?;
     let id = handle.id.clone();
-    let (in_flight, mut notices) = up.watch(id.clone(), handle.progress_token.clone());
+    let (in_flight, mut notices) = up.watch(id.clone(), handle.progress_token.clone(), call_id);
     let mut answer = std::pin::pin!(handle.await_response());
     let mut reached = f64::NEG_INFINITY;
     let answer = loop {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::Fuse;
+use futures::future::{Fuse, FusedFuture as _};
 use holdfast_shared::domain::limits::{
     MCP_CONNECT_TIMEOUT, MCP_PAGES, MCP_PROGRESS_QUEUE, MCP_RETRY_MAX, MCP_RETRY_MIN, MCP_TOOLS,
 };
@@ -20,9 +20,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::Progress;
 use super::config::ServerConfig;
 use super::transport::{self, Connection, Signs, service_cause};
+use crate::tools::Progress;
 
 /// A connection that lived so long was a good one: after it, failures are counted anew.
 const STABLE: Duration = Duration::from_secs(30);
@@ -80,9 +80,14 @@ impl Up {
     }
 
     /// Watches over a call that was sent.
-    pub(super) fn watch(self: &Arc<Self>, id: RequestId, token: ProgressToken) -> (InFlight, mpsc::Receiver<Progress>) {
+    pub(super) fn watch(
+        self: &Arc<Self>,
+        id: RequestId,
+        token: ProgressToken,
+        call_id: &str,
+    ) -> (InFlight, mpsc::Receiver<Progress>) {
         let (sender, progress) = mpsc::channel(MCP_PROGRESS_QUEUE);
-        self.routes.lock().insert(token.clone(), sender);
+        self.routes.lock().insert(token.clone(), (call_id.to_owned(), sender));
         self.in_flight.send_modify(|count| *count += 1);
         (InFlight { up: Arc::clone(self), id, token, is_answered: false }, progress)
     }
@@ -116,10 +121,13 @@ impl Drop for InFlight {
 
 /// Where notices of progress go.
 #[derive(Default)]
-struct Routes(Mutex<HashMap<ProgressToken, mpsc::Sender<Progress>>>);
+struct Routes(Mutex<HashMap<ProgressToken, Route>>);
+
+/// The id of a call, and who waits for its notices.
+type Route = (String, mpsc::Sender<Progress>);
 
 impl Routes {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ProgressToken, mpsc::Sender<Progress>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ProgressToken, Route>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -133,9 +141,9 @@ struct Handler {
 impl ClientHandler for Handler {
     async fn on_progress(&self, params: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
         let ProgressNotificationParam { progress_token, progress, total, message, .. } = params;
-        if let Some(route) = self.routes.lock().get(&progress_token) {
+        if let Some((call_id, route)) = self.routes.lock().get(&progress_token) {
             // Who does not keep up misses some: progress is a courtesy.
-            let _missed = route.try_send(Progress { progress, total, message });
+            let _missed = route.try_send(Progress { call_id: call_id.clone(), progress, total, message });
         }
     }
 
@@ -295,7 +303,7 @@ impl Keeper {
     ) -> String {
         let Connection { running, child } = connection;
         let close = running.cancellation_token();
-        let mut closed = std::pin::pin!(running.waiting());
+        let mut closed = std::pin::pin!(running.waiting().fuse());
         self.link.send_replace(Link::Up(Arc::clone(&up)));
         let mut listing = std::pin::pin!(Fuse::terminated());
         listing.set(list_tools(&up.peer).fuse());
@@ -316,8 +324,10 @@ impl Keeper {
         // What is under way still learns how it ends, for example that the server knows nothing of the session.
         self.stop.run_until_cancelled(up.settle()).await;
         close.cancel();
-        // Whatever it takes longer for, it does without us.
-        let _closed_or_not = timeout(CLOSE_TIMEOUT, closed).await;
+        if !closed.is_terminated() {
+            // Whatever it takes longer for, it does without us.
+            let _closed_or_not = timeout(CLOSE_TIMEOUT, closed).await;
+        }
         if let Some(child) = child {
             child.end().await;
         }
