@@ -254,3 +254,18 @@ fn words(panic: &(dyn Any + Send)) -> String {
 async fn a_model_behind_chat_completions() {
     play(Kind::Chat).await;
 }
+
+#[tokio::test]
+async fn a_model_behind_responses() {
+    play(Kind::Responses).await;
+}
+
+#[tokio::test]
+async fn a_model_behind_messages() {
+    play(Kind::Anthropic).await;
+}
+
+#[tokio::test]
+async fn a_model_behind_generate_content() {
+    play(Kind::Gemini).await;
+}
