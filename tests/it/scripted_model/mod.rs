@@ -30,7 +30,7 @@ use script::{Answer, Failure, Reply, Told};
 /// The key that the server wants.
 pub const KEY: &str = "sk-of-the-scripted-model";
 /// Models that each kind lists: more than a page.
-const MODELS: usize = 240;
+const MODELS: usize = 480;
 const STREAM: &str = "text/event-stream";
 
 /// A provider's API.
