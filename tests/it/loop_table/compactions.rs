@@ -13,6 +13,7 @@ pub(super) const ROWS: &[Row] = rows![&Kind::ALL;
     a_context_that_is_nearly_full_at_the_end,
     a_context_that_is_nearly_full_between_steps,
     a_summary_that_fails,
+    a_summary_that_fails_when_there_is_no_room,
     a_system_message_that_is_too_long,
 ];
 
@@ -151,6 +152,22 @@ async fn a_summary_that_fails(stage: Stage) {
     stage.say(&agent, "Six").await.is("P A S:end_turn U");
     let after = sent(&script, 7).await;
     assert_eq!((after.len(), after[0].as_str()), (11, "One"), "nothing was taken out");
+    script.assert_used_up();
+}
+
+/// Without room there is no next time: earlier messages leave the context without a summary.
+async fn a_summary_that_fails_when_there_is_no_room(stage: Stage) {
+    let too_long = Answer::refused(Failure::ContextOverflow);
+    let refused = Answer::refused(Failure::Invalid("No summaries today.".to_owned()));
+    let script = stage.script(talked().chain([too_long, refused, Answer::text("Fifth.")]));
+    let agent = stage.agent(&script, json!({})).await;
+    talk(&stage, &agent).await;
+    let played = send(&stage, &agent, true).await;
+    played.is("P event summary A S:end_turn U");
+    let summary = text_of(&played.frame("summary_message")["summary"]);
+    assert!(summary.contains("without a summary"), "{summary}");
+    let after = sent(&script, 7).await;
+    assert!(!after.concat().contains("First.") && after.last().is_some_and(|last| last == "Five"), "{after:?}");
     script.assert_used_up();
 }
 

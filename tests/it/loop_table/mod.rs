@@ -6,6 +6,7 @@ mod approvals;
 mod cancels;
 mod client_tools;
 mod compactions;
+mod deadlines;
 mod failures;
 mod legacy;
 mod parallel;
