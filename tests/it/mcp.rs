@@ -158,7 +158,7 @@ async fn speaks_with_everything(entry: &Value) {
     let by_name = |name: &str| {
         let found = found.iter().find(|discovered| discovered.tool.spec.name == name);
         &found
-            .unwrap_or_else(|| panic!("{name} is not in {:?}", names(&found.map_or(&[][..], std::slice::from_ref))))
+            .unwrap_or_else(|| panic!("{name} is not in {:?}", names(found.map_or(&[][..], std::slice::from_ref))))
             .tool
     };
     let echo = by_name("srv__echo");

@@ -369,7 +369,7 @@ async fn a_worker_dies_in_one_of_several_tools() {
         gate.open();
         let ended = scene.end().await;
         assert_notation(&ended.frames, "P C T A S:end_turn U");
-        assert_eq!([&quick, &slow, &last].map(|tool| executions(tool)), [[1], [2], [1]]);
+        assert_eq!([&quick, &slow, &last].map(executions), [[1], [2], [1]]);
         assert_eq!(ended.results(), ["done"; 3]);
     }
 }

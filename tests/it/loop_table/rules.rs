@@ -35,7 +35,7 @@ async fn three(stage: &Stage) -> [Tool; 3] {
 /// What of these tools was offered.
 fn offered<'a>(call: &'a Call, tools: &[Tool]) -> Vec<&'a str> {
     let names = call.asked.tool_names();
-    names.into_iter().filter(|name| tools.iter().any(|tool| tool.name == *name)).map(|name| short(name)).collect()
+    names.into_iter().filter(|name| tools.iter().any(|tool| tool.name == *name)).map(short).collect()
 }
 
 /// A tool's name without the number of its stage.
