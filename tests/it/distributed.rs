@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 use super::client::{Frame, assert_same_bytes, assert_whole, assistant_text, shape, stop_reason, stored, superseded};
 use super::harness::{Cluster, PrivateRedis, background, settings};
+use super::scripted_model::script::Answer;
+use super::scripted_model::{Kind, ScriptedModel};
 
 const SLOW: &str = "[[demo tokens=80 delay_ms=50]]";
 
@@ -289,5 +291,48 @@ async fn a_redis_that_lost_everything_in_mid_run_is_not_seen_in_the_stream() {
         assert_same_bytes(&client.resume(&run, 0).await.read_to_end().await, &seen);
         let replay = client.resume(&finished[0].run_id().expect("a run"), 0).await.read_to_end().await;
         assert_same_bytes(&replay, &finished);
+    }
+}
+
+/// Whoever is there then, and whatever died meanwhile: what waits is in the database.
+#[tokio::test]
+async fn a_call_that_waits_is_answered_at_another_api_after_everything_died() {
+    let model = ScriptedModel::start().await;
+    let mut cluster = Cluster::start_with(2, 1, Kind::Chat.settings(&model)).await;
+    let (here, there) = (cluster.client(0), cluster.client(1));
+    for dies in [false, true] {
+        let insert = Answer::call("memory_insert", &json!({"label": "human", "new_string": "She likes fjords."}));
+        let script = model.script(Kind::Chat, [insert, Answer::text("Noted.")]);
+        let rule = json!({"type": "requires_approval", "tool_name": "memory_insert"});
+        let block = json!({"label": "human", "value": "The human's name is Ada."});
+        let body = json!({"name": "tester", "model": script.handle, "memory_blocks": [block], "tool_rules": [rule]});
+        let here = if dies { cluster.client(1) } else { here.clone() };
+        let agent = here.post("/v1/agents/", &body).await.ok();
+        let agent = agent["id"].as_str().expect("an id");
+        let asked = here.send(agent, &background("I like fjords.")).await.read_to_end().await;
+        assert_eq!(stop_reason(&asked), "requires_approval");
+        let there = if dies {
+            cluster.kill_everything();
+            cluster.add_worker().await;
+            cluster.add_api().await
+        } else {
+            there.clone()
+        };
+        let pending = there.get(&format!("/v1/agents/{agent}")).await.ok()["pending_approval"].clone();
+        let call = pending["tool_calls"][0]["tool_call_id"].as_str().expect("a call");
+        let approval = json!({"type": "approval", "tool_call_id": call, "approve": true});
+        let answer = json!({"messages": [{"type": "approval", "approvals": [approval]}], "background": true});
+        let answered = there.send(agent, &answer).await.read_to_end().await;
+        assert_whole(&answered, 0);
+        assert_eq!(shape(&answered)[1..4], ["tool_return_message", "assistant_message", "stop_reason"]);
+        let run = answered[0].run_id().expect("a run");
+        assert_same_bytes(&there.resume(&run, 0).await.read_to_end().await, &answered);
+        let state = there.get(&format!("/v1/agents/{agent}")).await.ok();
+        assert!(state["pending_approval"].is_null());
+        assert_eq!(state["blocks"][0]["value"].as_str().expect("text").matches("fjords").count(), 1);
+        let asked = asked[0].run_id().expect("a run");
+        let again = there.resume(&asked, 0).await.read_to_end().await;
+        assert_eq!(stop_reason(&again), "requires_approval", "the run that asked is read as it was");
+        script.assert_used_up();
     }
 }

@@ -39,6 +39,7 @@ pub fn step(step: &Step, model: &ModelFacts) -> Value {
         "feedback": null,
         "project_id": null,
         "error_type": step.error.as_ref().map(|error| error.error_type.as_str()),
+        "retries": step.retries,
         "error_data": step.error.as_ref().map(|error| json!({"message": error.message})),
         "status": step.status,
     })

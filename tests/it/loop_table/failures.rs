@@ -6,16 +6,19 @@ use serde_json::json;
 
 use super::{Kind, Played, Row, Stage, rows};
 use crate::notation::Mode;
+use crate::scripted_model::asked::Turn;
 use crate::scripted_model::script::{Answer, End, Failure};
 
 pub(super) const ROWS: &[Row] = rows![&Kind::ALL;
     a_rate_limit_is_waited_for,
+    tries_are_told_with_their_step,
     a_rate_limit_that_lasts,
     a_wait_that_is_too_long,
     an_overload_passes,
     a_connection_that_is_closed_at_once,
     a_refused_key,
     a_refused_request,
+    input_stays_after_failures_that_pass,
     an_error_in_mid_stream,
     a_connection_that_breaks_in_mid_stream,
     an_answer_that_ends_early,
@@ -38,6 +41,30 @@ async fn a_rate_limit_is_waited_for(stage: Stage) {
     let (first, second) = (script.call(1).await, script.call(2).await);
     assert!(second.at - first.at >= Duration::from_secs(1), "it came back after {:?}", second.at - first.at);
     assert_eq!(first.request.body, second.request.body, "the same call once more");
+}
+
+/// Tries that failed are told with the step that they delayed.
+async fn tries_are_told_with_their_step(stage: Stage) {
+    let answers =
+        [Answer::refused(Failure::RateLimit(Some(1))), Answer::refused(Failure::Overload), Answer::text("Here.")];
+    let script = stage.script(answers);
+    let agent = stage.agent(&script, json!({})).await;
+    let played = stage.say(&agent, "Hi!").await;
+    played.is("P A S:end_turn U");
+    let steps = stage.steps(&played).await;
+    assert_eq!(steps.len(), 1);
+    let [limit, overload] = steps[0]["retries"].as_array().expect("a list").as_slice() else { panic!("{steps:?}") };
+    assert_eq!(
+        (&limit["error_type"], &limit["status"], &limit["waited_ms"]),
+        (&json!("llm_rate_limit"), &json!(429), &json!(1000))
+    );
+    let status = if stage.kind == Kind::Anthropic { 529 } else { 503 };
+    assert_eq!((&overload["error_type"], &overload["status"]), (&json!("llm_error"), &json!(status)));
+    assert!(overload["waited_ms"].as_u64().is_some_and(|waited| waited > 0) && overload["message"].is_string());
+    let untroubled = stage.script([Answer::text("Here.")]);
+    let agent = stage.agent(&untroubled, json!({})).await;
+    let played = stage.say(&agent, "Hi!").await;
+    assert_eq!(stage.steps(&played).await[0]["retries"], json!([]));
 }
 
 async fn a_rate_limit_that_lasts(stage: Stage) {
@@ -88,6 +115,20 @@ async fn a_refused_request(stage: Stage) {
     let error = played.frame("error_message");
     assert!(error["message"].as_str().is_some_and(|text| text.contains("does not dance")), "{error}");
     stage.say(&agent, "Hello!").await.is("P A S:end_turn U");
+    // Its input would be refused again and again: it is kept, but the model does not see it any more.
+    let seen = [Turn::User { text: "Hello!".to_owned(), images: Vec::new() }];
+    assert_eq!(script.call(2).await.asked.turns, seen);
+    assert!(stage.history(&agent).await.iter().any(|message| message["content"] == "Dance!"));
+}
+
+async fn input_stays_after_failures_that_pass(stage: Stage) {
+    let script = stage.script([Answer::refused(Failure::Unauthorized), Answer::text("Here.")]);
+    let agent = stage.agent(&script, json!({})).await;
+    stage.say(&agent, "Hi!").await.is("P S:llm_api_error U E:llm_authentication");
+    stage.say(&agent, "Hello!").await.is("P A S:end_turn U");
+    let turns = script.call(2).await.asked.turns;
+    let told = format!("{turns:?}");
+    assert!(told.contains("Hi!") && told.contains("Hello!"), "{told}");
 }
 
 async fn an_error_in_mid_stream(stage: Stage) {

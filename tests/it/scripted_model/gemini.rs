@@ -232,7 +232,12 @@ pub fn refuse(failure: &Failure) -> Refused {
         }
         Failure::Overload => refused(503, "UNAVAILABLE", "The model is overloaded. Please try again later."),
         // This API answers a bad key with 400.
-        Failure::Unauthorized => refused(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key."),
+        Failure::Unauthorized => {
+            let mut refused = refused(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.");
+            let kind = "type.googleapis.com/google.rpc.ErrorInfo";
+            refused.body["error"]["details"] = json!([{"@type": kind, "reason": "API_KEY_INVALID"}]);
+            refused
+        }
         Failure::Invalid(message) => refused(400, "INVALID_ARGUMENT", message),
         Failure::ContextOverflow => refused(
             400,

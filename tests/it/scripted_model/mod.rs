@@ -30,7 +30,7 @@ use script::{Answer, Failure, Reply, Told};
 /// The key that the server wants.
 pub const KEY: &str = "sk-of-the-scripted-model";
 /// Models that each kind lists: more than a page.
-const MODELS: usize = 240;
+const MODELS: usize = 480;
 const STREAM: &str = "text/event-stream";
 
 /// A provider's API.
@@ -95,14 +95,20 @@ impl Kind {
         }
     }
 
-    /// What the settings of the program say so that it finds this API here.
+    /// What the settings of the program say so that it finds all providers here. Of the two APIs of OpenAI a program
+    /// speaks one at a time: this one, if it is one of them.
     pub fn settings(self, server: &ScriptedModel) -> Settings {
-        let (url, key, path) = match self {
-            Self::Chat | Self::Responses => ("OPENAI_BASE_URL", "OPENAI_API_KEY", "/openai/v1"),
-            Self::Anthropic => ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "/anthropic/v1"),
-            Self::Gemini => ("GEMINI_BASE_URL", "GEMINI_API_KEY", "/gemini/v1beta"),
-        };
-        Settings::from([(url, format!("{}{path}", server.base())), (key, KEY.to_owned())])
+        let api = if self == Self::Responses { "responses" } else { "chat_completions" };
+        let places = [
+            ("OPENAI_BASE_URL", "OPENAI_API_KEY", "/openai/v1"),
+            ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "/anthropic/v1"),
+            ("GEMINI_BASE_URL", "GEMINI_API_KEY", "/gemini/v1beta"),
+        ];
+        let found = places
+            .into_iter()
+            .flat_map(|(url, key, path)| [(url, format!("{}{path}", server.base())), (key, KEY.to_owned())]);
+        let summary = ("HOLDFAST_OPENAI_REASONING_SUMMARY", "auto".to_owned());
+        found.chain([("HOLDFAST_OPENAI_API", api.to_owned()), summary]).collect()
     }
 
     /// The handle of a model of this kind.

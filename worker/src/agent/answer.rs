@@ -122,7 +122,7 @@ impl<'a> Assembly<'a> {
                 }
             }
             ModelDelta::End { usage, is_cut } => {
-                self.show_legacy_arguments(heads, show);
+                self.show_legacy_call(heads, show);
                 self.end = Some(End { usage: *usage, is_cut: *is_cut });
             }
         }
@@ -174,7 +174,7 @@ impl<'a> Assembly<'a> {
             tracing::info!(tool.name = name, "the model made more than the one call that it was asked for");
             return;
         }
-        self.show_legacy_arguments(heads, show);
+        self.show_legacy_call(heads, show);
         self.answer.calls.push(ToolCall::new(id, name, ""));
         if let Some(additions) = self.view.legacy {
             let thinks = additions.get(name).is_some_and(|additions| additions.has_thinking());
@@ -184,7 +184,7 @@ impl<'a> Assembly<'a> {
                 speech: speech.map(|speech| ArgumentReader::new(&speech.argument)),
             });
         }
-        if !self.view.is_speech(name) {
+        if self.view.legacy.is_none() {
             show(self.call_slice(name, call_delta(id, Some(name), None), heads));
         }
     }
@@ -209,12 +209,13 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    /// The arguments of a legacy agent's last call, at once and without its thoughts: only at the end is it known what
-    /// they are.
-    fn show_legacy_arguments(&self, heads: &Heads, show: &mut dyn FnMut(Shown<'_>)) {
+    /// A legacy agent's last call, at once and without its thoughts, which are shown before it: only at the end is it
+    /// known what its arguments are.
+    fn show_legacy_call(&self, heads: &Heads, show: &mut dyn FnMut(Shown<'_>)) {
         let Some(call) = self.answer.calls.last().filter(|_| self.view.legacy.is_some()) else { return };
         if !self.view.is_speech(&call.name) {
             let arguments = self.view.without_thinking(call).arguments;
+            show(self.call_slice(&call.name, call_delta(&call.id, Some(&call.name), None), heads));
             show(self.call_slice(&call.name, call_delta(&call.id, None, Some(&arguments)), heads));
         }
     }
@@ -432,7 +433,7 @@ mod tests {
     #[test]
     fn calls_that_wait_are_stored_beside_those_that_do_not() {
         let (answer, _) = assemble(view(&BTreeSet::new()), &deltas());
-        let (one, all): (&dyn Fn(&ToolCall) -> bool, &dyn Fn(&ToolCall) -> bool) = (&|call| call.id == "b", &|_| true);
+        let (one, all) = (&["b"][..], &["a", "b"][..]);
         let cases = [
             ("one of two", one, StreamMode::Steps, Some((3, 1)), Some((0, 1))),
             ("one of two, tokens", one, StreamMode::Tokens, Some((3, 1)), Some((0, 1))),
@@ -441,7 +442,7 @@ mod tests {
         ];
         for (name, waits, mode, answered, asked) in cases {
             let sizes = |answer: Option<&Answer>| answer.map(|answer| (answer.parts.len(), answer.calls.len()));
-            let stored = divide(answer.clone(), waits, mode);
+            let stored = divide(answer.clone(), |call| waits.contains(&call.id.as_str()), mode);
             assert_eq!((sizes(stored.answer.as_ref()), sizes(stored.request.as_ref())), (answered, asked), "{name}");
         }
     }

@@ -13,7 +13,7 @@ use holdfast_shared::domain::ids::{Id, MessageId, StepId};
 use holdfast_shared::domain::lease::Lease;
 use holdfast_shared::domain::message::{Answer, Body, Labels, Message};
 use holdfast_shared::domain::model::ModelHandle;
-use holdfast_shared::domain::run::{Outcome, Run, StreamMode};
+use holdfast_shared::domain::run::{ErrorType, Outcome, Run, RunError, StreamMode};
 use holdfast_shared::domain::step::{OpenStep, Retry, StepError, StepStatus};
 use holdfast_shared::domain::stop_reason::StopReason;
 use holdfast_shared::domain::usage::{RunUsage, Usage};
@@ -333,7 +333,7 @@ impl<'a> Attempt<'a> {
     fn end(&mut self, outcome: Outcome, at: Timestamp) -> RunEnd {
         let usage = self.usage;
         let events = self.writer.stage(|encoder: &mut Encoder| encoder.end(&outcome, &usage));
-        let forgets_messages = outcome.error.as_ref().is_some_and(|error| is_refusal(error.provider_status));
+        let forgets_messages = outcome.error.as_ref().is_some_and(is_refusal);
         RunEnd { outcome, at, closing: self.services.seams.id(), forgets_messages, events }
     }
 
@@ -402,10 +402,10 @@ pub(super) struct Commit {
     pub(super) tool_execution_ns: Option<i64>,
 }
 
-/// Whether a provider's refusal is one of the request itself, which it would repeat for every later one that holds the
-/// same messages (api/05 §2): 4xx other than credentials, rate and time.
-const fn is_refusal(status: Option<u16>) -> bool {
-    matches!(status, Some(400..=499)) && !matches!(status, Some(401 | 403 | 408 | 429))
+/// Whether an error is a provider's refusal of the request itself, which it would repeat for every later one that holds
+/// the same messages (api/05 §2): 4xx other than credentials, rate and time, which have types of their own.
+const fn is_refusal(error: &RunError) -> bool {
+    matches!(error.error_type, ErrorType::LlmError) && matches!(error.provider_status, Some(400..=499))
 }
 
 /// Waits for a future while the writer makes progress; a cancel or the end of the drain time cuts it.

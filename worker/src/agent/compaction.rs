@@ -56,9 +56,15 @@ impl Attempt<'_> {
             gauge = gauge.measured(&self.context.messages, tokens);
         }
         let messages = self.context.messages.clone();
+        let system = gauge.tokens(messages.get(..1).unwrap_or_default());
+        if trigger == CompactionTrigger::ContextWindowExceeded
+            && compact::fit(system, 0, self.window) == Fit::SystemTooLarge
+        {
+            return Ok(Waited::Done(Compacted::SystemTooLarge));
+        }
         let planned = loop {
             let Some(cut) = compact::plan(&messages, &settings, self.window, &gauge) else {
-                return Ok(Waited::Done(self.hopeless(&messages, &gauge, trigger)));
+                return Ok(Waited::Done(Compacted::Not));
             };
             let summary = match self.summarise(&settings, &cut).await? {
                 Waited::Done(Ok(summary)) => compact::clip(&summary, &settings),
@@ -73,29 +79,14 @@ impl Attempt<'_> {
                 Waited::Cancelled => return Ok(Waited::Cancelled),
             };
             let planned = Planned::of(&cut, summary, &messages, &gauge);
-            let system = gauge.tokens(&messages[..1]);
             let fit = compact::fit(system, planned.tokens_after.saturating_sub(system), self.window);
             match (fit, settings.mode.wider()) {
                 (Fit::TooLarge, Some(wider)) => settings.mode = wider,
-                (Fit::SystemTooLarge, _) if trigger == CompactionTrigger::ContextWindowExceeded => {
-                    return Ok(Waited::Done(Compacted::SystemTooLarge));
-                }
                 _ => break planned,
             }
         };
         self.carry_out(step, trigger, planned).await?;
         Ok(Waited::Done(Compacted::Shorter))
-    }
-
-    /// What can be said of a context from which nothing can be taken.
-    fn hopeless(&self, messages: &[Message], gauge: &Gauge, trigger: CompactionTrigger) -> Compacted {
-        let (system, rest) = messages.split_at(messages.len().min(1));
-        let fit = compact::fit(gauge.tokens(system), gauge.tokens(rest), self.window);
-        if fit == Fit::SystemTooLarge && trigger == CompactionTrigger::ContextWindowExceeded {
-            Compacted::SystemTooLarge
-        } else {
-            Compacted::Not
-        }
     }
 
     /// Asks a model for a summary: the one of the settings, else the agent's.

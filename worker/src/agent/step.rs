@@ -6,7 +6,7 @@ use holdfast_shared::domain::message::{Answer, Body, Message};
 use holdfast_shared::domain::run::{Outcome, StreamMode};
 use holdfast_shared::domain::step::{RecordedAnswer, StepError, StepStatus};
 use holdfast_shared::domain::stop_reason::StopReason;
-use holdfast_shared::domain::tool::{ToolCall, ToolSpec};
+use holdfast_shared::domain::tool::ToolSpec;
 use holdfast_shared::domain::usage::Usage;
 use holdfast_shared::ports::model_client::{ModelRequest, ToolChoice};
 use holdfast_shared::ports::store::{AnswerRecord, ApprovalChange, NewStep};
@@ -31,8 +31,10 @@ pub(super) struct Asked {
 impl Attempt<'_> {
     /// One step from the model call on.
     pub(super) async fn step(&mut self, number: u32) -> Result<Then, Interrupt> {
-        let waiting = self.waiting();
         let offer = self.rules().offer(&self.history);
+        // Nobody is asked about a call that breaks a rule (api/05 §6).
+        let mut waiting = self.waiting();
+        waiting.retain(|name| offer.allows(name));
         let request = self.request(&offer);
         let started_at = self.services.seams.now();
         let mut step = Current::new(self.services.seams.id(), number, started_at);
@@ -117,8 +119,7 @@ impl Attempt<'_> {
         offer: &Offer,
         waiting: &BTreeSet<String>,
     ) -> Result<Then, Interrupt> {
-        let waits = |call: &ToolCall| waiting.contains(&call.name) && offer.allows(&call.name);
-        let stored = divide(answer.clone(), waits, self.run.request.mode);
+        let stored = divide(answer.clone(), |call| waiting.contains(&call.name), self.run.request.mode);
         if let Some(request) = stored.request {
             self.count(end.usage);
             let messages = self.answer_messages(&step, stored.answer, Some(request));

@@ -101,12 +101,19 @@ fn version(model: &str) -> Option<(u32, u32)> {
 pub(super) struct Reader {
     calls: Calls,
     usage: Usage,
+    /// Signatures of the text at hand. They can be on any piece of it, and come after it, so that they do not part it.
+    of_text: Vec<String>,
 }
 
 impl Reader {
     fn part(&mut self, part: &Value, deltas: &mut VecDeque<ModelDelta>) {
         let signature = text(part, "/thoughtSignature");
-        if let Some(call) = part.get("functionCall") {
+        let is_thought = part.get("thought").and_then(Value::as_bool).unwrap_or(false);
+        let call = part.get("functionCall");
+        if call.is_some() || is_thought {
+            self.end_text(deltas);
+        }
+        if let Some(call) = call {
             let place = self.calls.begin(text(call, "/id"), text(call, "/name").unwrap_or_default(), deltas);
             if let Some(arguments) = call.get("args").filter(|arguments| arguments.is_object()) {
                 self.calls.more(place, &arguments.to_string(), deltas);
@@ -116,12 +123,18 @@ impl Reader {
             }
             return;
         }
-        let is_thought = part.get("thought").and_then(Value::as_bool).unwrap_or(false);
         if let Some(said) = text(part, "/text") {
             let said = said.to_owned();
             deltas.push_back(if is_thought { ModelDelta::Reasoning(said) } else { ModelDelta::Text(said) });
         }
-        deltas.extend(signature.map(|signature| ModelDelta::ReasoningSignature(signature.to_owned())));
+        self.of_text.extend(signature.map(str::to_owned));
+        if is_thought {
+            self.end_text(deltas);
+        }
+    }
+
+    fn end_text(&mut self, deltas: &mut VecDeque<ModelDelta>) {
+        deltas.extend(self.of_text.drain(..).map(ModelDelta::ReasoningSignature));
     }
 
     fn end(&mut self, reason: &str, words: Option<&str>, deltas: &mut VecDeque<ModelDelta>) -> Result<(), Failure> {
@@ -135,6 +148,7 @@ impl Reader {
             // The model has written a call that cannot be read, or worse.
             _ => return Err(Failure::Reported(json!({"message": words.unwrap_or(reason), "reason": reason}))),
         };
+        self.end_text(deltas);
         if !is_cut {
             self.calls.finish(deltas);
         }
