@@ -159,6 +159,8 @@ def test_a_free_call_waits_beside_a_gated_one(client: Letta, other: Letta, gated
         (gate.tool_call_id, "error"), (free.tool_call_id, "success"),
     ]
     assert human(client, gated.id) == "The human's name is Eve."
+    again = send(client, gated.id, way, **answer(deny(gate)))
+    assert (again.kinds, again.stop_reason) == (["assistant_message"], "end_turn")
 
 
 def test_a_message_while_calls_wait_is_refused(gated: AgentState) -> None:

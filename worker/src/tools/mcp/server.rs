@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::Fuse;
+use futures::future::{Fuse, FusedFuture as _};
 use holdfast_shared::domain::limits::{
     MCP_CONNECT_TIMEOUT, MCP_PAGES, MCP_PROGRESS_QUEUE, MCP_RETRY_MAX, MCP_RETRY_MIN, MCP_TOOLS,
 };
@@ -295,7 +295,7 @@ impl Keeper {
     ) -> String {
         let Connection { running, child } = connection;
         let close = running.cancellation_token();
-        let mut closed = std::pin::pin!(running.waiting());
+        let mut closed = std::pin::pin!(running.waiting().fuse());
         self.link.send_replace(Link::Up(Arc::clone(&up)));
         let mut listing = std::pin::pin!(Fuse::terminated());
         listing.set(list_tools(&up.peer).fuse());
@@ -316,8 +316,10 @@ impl Keeper {
         // What is under way still learns how it ends, for example that the server knows nothing of the session.
         self.stop.run_until_cancelled(up.settle()).await;
         close.cancel();
-        // Whatever it takes longer for, it does without us.
-        let _closed_or_not = timeout(CLOSE_TIMEOUT, closed).await;
+        if !closed.is_terminated() {
+            // Whatever it takes longer for, it does without us.
+            let _closed_or_not = timeout(CLOSE_TIMEOUT, closed).await;
+        }
         if let Some(child) = child {
             child.end().await;
         }
