@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::client::{
     Client, Frame, assert_same_bytes, assert_whole, assistant_text, shape, stop_reason, stored, superseded,
 };
-use super::harness::{Dev, background, directory, settings};
+use super::harness::{Cluster, Dev, Settings, background, directory, settings};
+use super::notation::{Mode, assert_related, slices};
 use super::scripted_model::script::Answer;
 use super::scripted_model::{self, Kind, ScriptedModel};
 
@@ -633,28 +634,80 @@ async fn servers_of_models_stand_side_by_side_by_their_names() {
     }
 }
 
-/// With HOLDFAST_TEST_MODEL_URL, a real OpenAI-compatible server: asserts the shape of its answer, never the wording.
-#[tokio::test]
-async fn a_real_model_answers_through_the_whole_path() {
+/// Settings for a real OpenAI-compatible server, if HOLDFAST_TEST_MODEL_URL names one.
+fn real_model() -> Option<Settings> {
     let Ok(url) = std::env::var("HOLDFAST_TEST_MODEL_URL") else {
         eprintln!("not run: HOLDFAST_TEST_MODEL_URL names no OpenAI-compatible server");
-        return;
+        return None;
     };
-    let data = directory();
-    let dev = Dev::start_with(data.path(), settings([("OPENAI_BASE_URL", url.as_str())])).await;
-    let models = dev.client.get("/v1/models/").await.ok();
+    Some(settings([("OPENAI_BASE_URL", url.as_str())]))
+}
+
+/// Has a real model answer, call a tool, and answer from its result, in both stream modes. Asserts the shape of what it
+/// does, never the wording.
+async fn a_real_model_answers_and_calls(client: &Client) {
+    let source = "def add(a: int, b: int) -> int:\n    \"\"\"Adds two numbers.\n\n    Args:\n        a: The first.\n        \
+                  b: The second.\n    \"\"\"\n    return a + b\n";
+    client.post("/v1/tools/", &json!({"source_code": source})).await.ok();
+    let models = client.get("/v1/models/").await.ok();
     let handles = models.as_array().into_iter().flatten().filter_map(|model| model["handle"].as_str());
     let handle = handles.into_iter().find(|handle| handle.starts_with("openai/")).expect("a model of that server");
-    let body = json!({"model": handle, "system": "You answer briefly.", "include_base_tools": false});
-    let agent = dev.client.post("/v1/agents/", &body).await.ok();
-    let agent = agent["id"].as_str().expect("an id");
-    let whole = dev.client.send(agent, &background("Say hello.")).await.read_to_end().await;
-    let run = whole[0].run_id().expect("a run");
-    assert_whole(&whole, 0);
-    assert!(["end_turn", "max_tokens_exceeded"].contains(&stop_reason(&whole).as_str()), "{whole:#?}");
-    let deltas = whole.iter().filter(|frame| frame.kind() == "assistant_message").count();
-    assert!(deltas > 1 && !assistant_text(&whole).trim().is_empty(), "no tokens: {whole:#?}");
-    assert_same_bytes(&dev.client.resume(&run, 0).await.read_to_end().await, &whole);
+    let agent = async |tools: &[&str]| {
+        let body = json!({
+            "model": handle, "system": "You answer briefly.", "include_base_tools": false, "tools": tools,
+            "model_settings": {"provider_type": "openai", "temperature": 0, "max_output_tokens": 64},
+        });
+        client.post("/v1/agents/", &body).await.ok()["id"].as_str().expect("an id").to_owned()
+    };
+    for mode in Mode::ALL {
+        let play = async |agent: &str, text: &str| {
+            let body = json!({"input": text, "background": true, "stream_tokens": mode == Mode::Tokens});
+            let whole = client.send(agent, &body).await.read_to_end().await;
+            assert_related(&whole, mode);
+            let run = whole[0].run_id().expect("a run");
+            assert_same_bytes(&client.resume(&run, 0).await.read_to_end().await, &whole);
+            assert!(["end_turn", "max_tokens_exceeded"].contains(&stop_reason(&whole).as_str()), "{whole:#?}");
+            assert!(!assistant_text(&whole).trim().is_empty(), "it said nothing: {whole:#?}");
+            whole
+        };
+        let whole = play(&agent(&[]).await, "Say hello.").await;
+        let deltas = whole.iter().filter(|frame| frame.kind() == "assistant_message").count();
+        assert_eq!(deltas > 1, mode == Mode::Tokens, "{whole:#?}");
+
+        let agent = agent(&["add"]).await;
+        let whole = play(&agent, "Call add with a=12 and b=30").await;
+        let slices = slices(&whole);
+        let call = slices.iter().flat_map(|slice| &slice.calls).next().expect("a call");
+        let arguments: Value = serde_json::from_str(&call.arguments).expect("JSON");
+        let number =
+            |name: &str| arguments[name].as_i64().unwrap_or_else(|| panic!("{name} is no integer: {arguments}"));
+        let result = slices.iter().flat_map(|slice| &slice.returns).next().expect("a result");
+        let sum = (number("a") + number("b")).to_string();
+        assert_eq!((call.name.as_str(), &result["tool_call_id"]), ("add", &json!(call.id)));
+        assert_eq!((&result["status"], &result["tool_return"]), (&json!("success"), &json!(sum)));
+        let kinds: Vec<_> = slices.iter().map(|slice| slice.kind.as_str()).collect();
+        let place = |kind: &str| kinds.iter().rposition(|shown| *shown == kind);
+        assert!(place("assistant_message") > place("tool_return_message"), "no answer after the result: {kinds:?}");
+        let usage = whole.iter().map(Frame::json).find(|json| json["message_type"] == "usage_statistics");
+        let usage = usage.expect("usage");
+        assert!(usage["step_count"].as_u64() >= Some(2) && usage["completion_tokens"].as_u64() > Some(0), "{usage}");
+        eprintln!("{mode:?}: {} {} -> {sum}; {:?}", call.name, call.arguments, assistant_text(&whole));
+    }
+}
+
+#[tokio::test]
+async fn a_real_model_answers_through_the_whole_path() {
+    let Some(settings) = real_model() else { return };
+    let data = directory();
+    let dev = Dev::start_with(data.path(), settings).await;
+    a_real_model_answers_and_calls(&dev.client).await;
+}
+
+#[tokio::test]
+async fn a_real_model_answers_through_a_cluster() {
+    let Some(settings) = real_model() else { return };
+    let cluster = Cluster::start_with(2, 1, settings).await;
+    a_real_model_answers_and_calls(&cluster.client(0)).await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod called_tools;
 mod client;
 mod contract_event_log;
 mod contract_run_queue;

@@ -38,23 +38,27 @@ fn everything() -> PathBuf {
     tools_directory("mcp-node").join("node_modules/@modelcontextprotocol/server-everything/dist/index.js")
 }
 
-fn python_by_stdio() -> Value {
+/// How a server of the Python package is started as a child.
+pub fn python_by_stdio() -> Value {
     json!({"command": python(), "args": [python_server(), "stdio"], "env": {"GIVEN": "yes"}})
 }
 
-fn everything_by_stdio() -> Value {
+/// How the reference server is started as a child.
+pub fn everything_by_stdio() -> Value {
     json!({"command": "node", "args": [everything(), "stdio"]})
 }
 
 /// A server that listens on a port, and can be started there again.
-struct HttpServer {
+pub struct HttpServer {
     port: u16,
     start: fn(u16) -> (Command, &'static str),
-    process: Process,
+    /// The process.
+    pub process: Process,
 }
 
 impl HttpServer {
-    async fn python() -> Self {
+    /// One of the Python package.
+    pub async fn python() -> Self {
         Self::start(|port| {
             let mut command = Command::new(python());
             command.args([python_server(), &port.to_string()]);
@@ -63,7 +67,8 @@ impl HttpServer {
         .await
     }
 
-    async fn everything() -> Self {
+    /// The reference server.
+    pub async fn everything() -> Self {
         Self::start(|port| {
             let mut command = Command::new("node");
             command.arg(everything()).arg("streamableHttp").env("PORT", port.to_string());
@@ -86,11 +91,13 @@ impl HttpServer {
         process
     }
 
-    async fn start_again(&mut self) {
+    /// Starts it on the same port again.
+    pub async fn start_again(&mut self) {
         self.process = Self::spawn(self.port, self.start).await;
     }
 
-    fn entry(&self) -> Value {
+    /// How it is named in the settings.
+    pub fn entry(&self) -> Value {
         json!({"url": format!("http://127.0.0.1:{}/mcp", self.port), "headers": {"Authorization": "Bearer s3cret"}})
     }
 }
@@ -117,7 +124,8 @@ fn names(found: &[Discovered]) -> Vec<&str> {
     found.iter().map(|discovered| discovered.tool.spec.name.as_str()).collect()
 }
 
-async fn until_file_has(path: &Path, line: &str) {
+/// Waits until a file has a line.
+pub async fn until_file_has(path: &Path, line: &str) {
     let until = Instant::now() + DEADLINE;
     loop {
         let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -129,7 +137,8 @@ async fn until_file_has(path: &Path, line: &str) {
     }
 }
 
-async fn until_gone(pid: &str) {
+/// Waits until a process is dead.
+pub async fn until_gone(pid: &str) {
     let until = Instant::now() + DEADLINE;
     // What is dead and not yet waited for still has a name, and state Z.
     let lives = || {
@@ -142,7 +151,8 @@ async fn until_gone(pid: &str) {
     }
 }
 
-fn kill(signal: &str, pid: &Value) {
+/// Sends a signal to a process.
+pub fn kill(signal: &str, pid: &Value) {
     let status = Command::new("kill").args([signal, &pid.to_string()]).status().expect("kill is a program");
     assert!(status.success(), "no process {pid}");
 }

@@ -82,14 +82,16 @@ fn calls_of(request: &Message) -> &[ToolCall] {
     }
 }
 
-/// Whether the results of just these calls are among the latest messages.
+/// Whether the results of these calls are in one of the latest messages, where those of the calls that ran beside them,
+/// and needed no answer, are too.
 async fn are_repeated(app: &App, agent: &Agent, answers: &[CallAnswer]) -> Result<bool, ApiError> {
     let page = Page { after: None, before: None, limit: LATEST, order: Order::Descending };
     let latest = app.services.store.messages(&MessageFilter { agent: agent.id, run: None }, &page).await?;
     let answered: BTreeSet<&str> = answers.iter().map(CallAnswer::call_id).collect();
     Ok(latest.iter().any(|message| match &message.body {
         Body::ToolReturns(returns) => {
-            returns.iter().map(|one| one.call_id.as_str()).collect::<BTreeSet<_>>() == answered
+            let known: BTreeSet<&str> = returns.iter().map(|one| one.call_id.as_str()).collect();
+            known.is_superset(&answered)
         }
         _ => false,
     }))

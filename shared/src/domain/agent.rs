@@ -91,7 +91,8 @@ pub struct AgentSettings {
     pub timezone: String,
     /// Whether each request starts from an empty context.
     pub message_buffer_autoclear: bool,
-    /// Settings that are kept and shown but have no effect here, by their name on the wire.
+    /// Settings that are kept and shown, by their name on the wire. Those of the model count where `model_settings` has
+    /// nothing; the others have no effect here.
     #[serde(default)]
     pub other: serde_json::Map<String, serde_json::Value>,
 }

@@ -52,10 +52,10 @@ def odd(text: str) -> str:
 @server.tool()
 async def wait(path: str, ctx: Context) -> str:
     """Reports progress, then waits until it is cancelled."""
-    note(path, "begun")
-    await ctx.report_progress(1, 3, "one")
-    await ctx.report_progress(2, 3, "two")
     try:
+        note(path, "begun")
+        await ctx.report_progress(1, 3, "one")
+        await ctx.report_progress(2, 3, "two")
         await anyio.sleep_forever()
     except BaseException:
         note(path, "cancelled")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 import typing
 
 import letta_client
@@ -14,20 +13,12 @@ from conftest import HERE, KEY, THERE
 from letta_client import AsyncLetta, Letta
 from letta_client.types import AgentState
 from letta_client.types.agents import LettaResponse, Run, ToolCallDelta
+from sending import finished
 
 SLOW = "[[demo tokens=40 delay_ms=30]]"
 REMEMBER = '[[demo tool=memory_insert {"label":"human","new_string":"She likes fjords."}]]'
 PLAIN = ["ping", "assistant_message", "stop_reason", "usage_statistics"]
 TOOL = ["ping", "tool_call_message", "tool_return_message", "assistant_message", "stop_reason", "usage_statistics"]
-DEADLINE_S = 60
-
-
-def finished(client: Letta, run_id: str) -> Run:
-    until = time.monotonic() + DEADLINE_S
-    while (run := client.runs.retrieve(run_id)).status in ("created", "running"):
-        assert time.monotonic() < until, f"{run_id} does not end"
-        time.sleep(0.05)
-    return run
 
 
 def test_a_background_stream_shows_each_token(client: Letta, agent: AgentState) -> None:

@@ -26,6 +26,8 @@ const REQUIRED = {
   reasoning_message: ['id', 'date', 'reasoning'],
   tool_call_message: ['id', 'date', 'tool_call'],
   tool_return_message: ['id', 'date', 'status', 'tool_call_id', 'tool_return'],
+  approval_request_message: ['id', 'date', 'tool_call'],
+  approval_response_message: ['id', 'date'],
   stop_reason: ['stop_reason'],
   usage_statistics: [],
   error_message: ['error_type', 'message', 'run_id'],
@@ -303,4 +305,245 @@ test('core memory is read and written by label', async () => {
   await assert.rejects(client.agents.blocks.retrieve('nothing', { agent_id: agent.id }), NotFoundError);
   await assert.rejects(client.agents.blocks.update('nothing', { agent_id: agent.id, value: 'x' }), NotFoundError);
   await assert.rejects(client.agents.blocks.update('human', { agent_id: agent.id, value: 'long', limit: 3 }), UnprocessableEntityError);
+});
+
+const FJORDS = REMEMBER;
+const LAKES = '[[demo tool=memory_insert {"label":"human","new_string":"She likes lakes."}]]';
+const EVE = '[[demo tool=memory_replace {"label":"human","old_string":"Ada","new_string":"Eve"}]]';
+const ASKED = ['approval_request_message'];
+const ANSWERED = ['tool_return_message', 'assistant_message'];
+const WAYS = ['steps', 'tokens', 'create', 'async'];
+const LOOK = {
+  name: 'look_outside',
+  description: "Looks out of the client's window.",
+  parameters: { type: 'object', properties: { window: { type: 'string' } }, required: ['window'] },
+};
+const CALL_LOOK = '[[demo tool=look_outside {"window":"north"}]]';
+const IMAGE = { type: 'image', source: { type: 'base64', media_type: 'image/png', data: 'iVBORw0KGgpyZXN0' } };
+
+const approve = (call) => ({ type: 'approval', tool_call_id: call.tool_call_id, approve: true });
+const deny = (call, reason) => ({ type: 'approval', tool_call_id: call.tool_call_id, approve: false, reason });
+const returned = (call, tool_return, status = 'success') => ({ type: 'tool', tool_call_id: call.tool_call_id, tool_return, status });
+const answer = (...approvals) => ({ messages: [{ type: 'approval', approvals }] });
+const user = (content) => ({ messages: [{ role: 'user', content }] });
+const human = async (id) => (await client.agents.blocks.retrieve('human', { agent_id: id })).value;
+
+/** An agent that may not write to its memory by itself, and makes several calls in one answer. */
+async function newGated() {
+  const agent = await client.agents.create({
+    name: 'gated',
+    memory_blocks: [{ label: 'human', value: "The human's name is Ada." }],
+    tool_rules: [{ type: 'requires_approval', tool_name: 'memory_insert' }],
+    parallel_tool_calls: true,
+  });
+  agents.push(agent.id);
+  return agent;
+}
+
+/** Puts calls together from deltas, where they came in deltas. */
+function callsIn(items) {
+  const calls = [];
+  for (const piece of items.flatMap((item) => item.tool_calls)) {
+    let call = calls.find((one) => one.tool_call_id === piece.tool_call_id);
+    if (!call) calls.push((call = { tool_call_id: piece.tool_call_id, name: null, arguments: '' }));
+    call.name ??= piece.name;
+    call.arguments += piece.arguments ?? '';
+  }
+  return calls;
+}
+
+/** What a run showed, without pings and what ends a stream. */
+function shown(items, run_id, stop_reason) {
+  const messages = items.filter((item) => !['ping', 'stop_reason', 'usage_statistics'].includes(item.message_type));
+  const is = (type) => messages.filter((item) => item.message_type === type);
+  const kinds = [];
+  let last = null;
+  for (const { message_type, otid } of messages) {
+    if (last !== `${message_type} ${otid}`) kinds.push(message_type);
+    last = `${message_type} ${otid}`;
+  }
+  return {
+    run_id,
+    stop_reason,
+    messages,
+    kinds,
+    text: is('assistant_message').map((item) => item.content).join(''),
+    returns: is('tool_return_message').flatMap((item) => item.tool_returns),
+    asks: callsIn(is('approval_request_message')),
+    calls: callsIn(is('tool_call_message')),
+  };
+}
+
+/** Sends a request in one of the ways, and reads its run to the end. */
+async function send(sdk, id, way, request) {
+  const { messages } = sdk.agents;
+  if (way === 'create') {
+    const got = await messages.create(id, request);
+    got.messages.forEach(typed);
+    return shown(got.messages, got.messages[0].run_id, got.stop_reason.stop_reason);
+  }
+  let items;
+  if (way === 'async') {
+    const run = await finished((await messages.createAsync(id, request)).id);
+    assert.equal(run.status, 'completed');
+    items = await collect(sdk.runs.messages.stream(run.id));
+  } else {
+    items = await collect(messages.stream(id, { ...request, background: true, stream_tokens: way === 'tokens' }));
+  }
+  assert.deepEqual(whole(items).slice(-2), ['stop_reason', 'usage_statistics']);
+  return shown(items, items[0].run_id, items.at(-2).stop_reason);
+}
+
+/** The run ended with calls that wait, and the agent shows the same ones. */
+async function asks(id, asked, ...names) {
+  assert.deepEqual([asked.kinds.at(-1), asked.stop_reason], [ASKED[0], 'requires_approval']);
+  assert.deepEqual(asked.asks.map((call) => call.name), names);
+  const { pending_approval } = await other.agents.retrieve(id);
+  typed(pending_approval);
+  assert.deepEqual(callsIn([pending_approval]), asked.asks);
+  const run = await other.runs.retrieve(asked.run_id);
+  assert.deepEqual([run.status, run.stop_reason], ['completed', 'requires_approval']);
+  return asked.asks;
+}
+
+for (const way of WAYS) {
+  test(`a gated call is approved, denied, or answered by the client: ${way}`, async () => {
+    for (const [verdict, status, text] of [
+      [(call) => approve(call), 'success', 'She likes fjords.'],
+      [(call) => deny(call, 'Not now.'), 'error', 'Error: request to call tool denied. User reason: Not now.'],
+      [(call) => returned(call, 'On paper.'), 'success', 'On paper.'],
+    ]) {
+      const agent = await newGated();
+      const asked = await send(client, agent.id, way, user(FJORDS));
+      assert.deepEqual(asked.kinds, ASKED);
+      const [call] = await asks(agent.id, asked, 'memory_insert');
+      assert.ok(!(await human(agent.id)).includes('fjords'), 'nothing has run');
+      const said = await send(other, agent.id, way, answer(verdict(call)));
+      assert.deepEqual([said.kinds, said.stop_reason], [ANSWERED, 'end_turn']);
+      assert.deepEqual(said.returns.map((one) => [one.tool_call_id, one.status]), [[call.tool_call_id, status]]);
+      assert.ok(said.returns[0].tool_return.includes(text) && said.text.includes(text.slice(0, 30)));
+      assert.equal(said.messages[0].step_id, asked.messages[0].step_id);
+      assert.equal((await human(agent.id)).includes('fjords'), text.includes('fjords'));
+      assert.equal((await client.agents.retrieve(agent.id)).pending_approval ?? null, null);
+      const history = [];
+      for await (const item of other.agents.messages.list(agent.id, { order: 'asc' })) history.push(item);
+      history.forEach(typed);
+      assert.deepEqual(
+        history.map((item) => item.message_type),
+        ['system_message', 'user_message', ...ASKED, 'approval_response_message', ...ANSWERED],
+      );
+      assert.deepEqual((await send(client, agent.id, way, user('hello'))).kinds, ['assistant_message']);
+    }
+  });
+
+  test(`several calls are answered together: ${way}`, async () => {
+    const agent = await newGated();
+    const asked = await send(client, agent.id, way, user(EVE + FJORDS + LAKES));
+    assert.deepEqual(asked.kinds, ['tool_call_message', ...ASKED]);
+    const [fjords, lakes] = await asks(agent.id, asked, 'memory_insert', 'memory_insert');
+    assert.deepEqual(asked.calls.map((call) => call.name), ['memory_replace']);
+    await assert.rejects(send(client, agent.id, way, answer(approve(fjords))), BadRequestError);
+    const said = await send(other, agent.id, way, answer(approve(fjords), deny(lakes)));
+    assert.deepEqual(
+      said.returns.map((one) => [one.tool_call_id, one.status]),
+      [[lakes.tool_call_id, 'error'], [fjords.tool_call_id, 'success'], [asked.calls[0].tool_call_id, 'success']],
+    );
+    const value = await human(agent.id);
+    assert.ok(value.includes('Eve') && value.includes('fjords') && !value.includes('lakes'), value);
+    // The answer again finds the calls answered: nothing is done twice.
+    const again = await send(client, agent.id, way, answer(approve(fjords), deny(lakes)));
+    assert.equal(again.stop_reason, 'end_turn');
+    assert.equal(await human(agent.id), value);
+  });
+
+  test(`a tool of the client: ${way}`, async () => {
+    const agent = await newAgent();
+    const client_tools = [LOOK];
+    for (const [result, text] of [['Snow.', 'Snow.'], [[{ type: 'text', text: 'A view:' }, IMAGE], 'A view:']]) {
+      const asked = await send(client, agent.id, way, { ...user(CALL_LOOK), client_tools });
+      const [call] = await asks(agent.id, asked, 'look_outside');
+      assert.deepEqual(JSON.parse(call.arguments), { window: 'north' });
+      const request = { messages: [{ type: 'tool_return', tool_returns: [returned(call, result)] }], client_tools };
+      const said = await send(other, agent.id, way, request);
+      assert.deepEqual([said.kinds, said.stop_reason], [ANSWERED, 'end_turn']);
+      assert.ok(said.text.includes(text), said.text);
+    }
+  });
+}
+
+test('a message while calls wait is refused, once, and the run can be cancelled', async () => {
+  const agent = await newGated();
+  const sent = [];
+  const counting = new Letta({
+    baseURL: here,
+    apiKey,
+    fetch: (url, init) => {
+      sent.push(url);
+      return fetch(url, init);
+    },
+  });
+  const asked = await send(client, agent.id, 'steps', user(FJORDS));
+  for (const way of WAYS) {
+    sent.length = 0;
+    await assert.rejects(send(counting, agent.id, way, user('hello')), (error) => {
+      assert.ok(error instanceof ConflictError);
+      assert.equal(error.error.detail.code, 'PENDING_APPROVAL');
+      assert.equal(error.error.detail.pending_request_id, asked.messages[0].id);
+      return true;
+    });
+    assert.equal(sent.length, 1, 'the SDK does not try again what cannot succeed');
+  }
+  assert.deepEqual(await other.agents.messages.cancel(agent.id), { [asked.run_id]: 'cancelled' });
+  assert.equal((await client.runs.retrieve(asked.run_id)).status, 'cancelled');
+  assert.deepEqual((await send(client, agent.id, 'create', user('hello'))).kinds, ['assistant_message']);
+  await assert.rejects(send(client, agent.id, 'create', answer(approve({ tool_call_id: 'call_nothing' }))), BadRequestError);
+});
+
+test('a Python tool is made from its source alone, and called', async () => {
+  const source_code = [
+    'import os',
+    '',
+    'def sdk_js_minutes(hours: float) -> dict:',
+    '    """Tells how many minutes some hours have.',
+    '',
+    '    Args:',
+    '        hours: How many hours.',
+    '    """',
+    '    print("converting", hours)',
+    '    return {"minutes": int(hours * 60), "key": os.environ["CLOCK_KEY"]}',
+    '',
+  ].join('\n');
+  const tool = await client.tools.create({ source_code });
+  assert.deepEqual([tool.name, tool.description], ['sdk_js_minutes', 'Tells how many minutes some hours have.']);
+  assert.deepEqual(tool.json_schema.parameters.properties.hours, { type: 'number', description: 'How many hours.' });
+  const agent = await client.agents.create({ name: 'clock', tool_ids: [tool.id], secrets: { CLOCK_KEY: 'tick' } });
+  agents.push(agent.id);
+  const call = '[[demo tool=sdk_js_minutes {"hours": 1.5}]]';
+  for (const way of WAYS) {
+    const said = await send(other, agent.id, way, user(call));
+    assert.deepEqual([said.kinds, said.stop_reason], [['tool_call_message', ...ANSWERED], 'end_turn']);
+    assert.deepEqual(JSON.parse(said.returns[0].tool_return), { minutes: 90, key: 'tick' });
+    assert.deepEqual(said.returns[0].stdout, ['converting 1.5']);
+  }
+  const again = await client.tools.upsert({ source_code: source_code.replace('* 60', '* 100') });
+  assert.equal(again.id, tool.id);
+  const said = await send(client, agent.id, 'steps', user(call));
+  assert.equal(JSON.parse(said.returns[0].tool_return).minutes, 150);
+  await client.tools.delete(tool.id);
+});
+
+test('images reach the model and stay in the history', async () => {
+  const agent = await newAgent();
+  for (const source of [IMAGE.source, { type: 'url', url: `data:image/png;base64,${IMAGE.source.data}` }]) {
+    const content = [{ type: 'text', text: 'What is this?' }, { type: 'image', source }];
+    for (const way of WAYS) {
+      const said = await send(client, agent.id, way, user(content));
+      assert.ok(said.text.includes('What is this? [image]'), said.text);
+    }
+  }
+  const history = [];
+  for await (const item of other.agents.messages.list(agent.id)) history.push(item);
+  const sources = history.filter((item) => item.message_type === 'user_message').map((item) => item.content[1].source);
+  assert.equal(sources.length, 8);
+  for (const source of sources) assert.deepEqual([source.type, source.media_type, source.data], Object.values(IMAGE.source));
 });

@@ -1,5 +1,6 @@
 //! From an agent's context to a call of its model (api/05 §1): pure.
 
+use holdfast_shared::domain::agent::AgentSettings;
 use holdfast_shared::domain::block::Block;
 use holdfast_shared::domain::message::{Answer, AnswerPart, Body, Content, Message};
 use holdfast_shared::domain::prompt::skills;
@@ -30,7 +31,7 @@ pub fn request(context: &Context, run: &RunRequest, tools: Vec<ToolSpec>, window
         turns: turns(context.messages.get(1..).unwrap_or_default(), result_chars(window)),
         tools,
         tool_choice: ToolChoice::Auto,
-        options: options(settings.model_settings.as_ref()),
+        options: options(settings),
     }
 }
 
@@ -51,10 +52,13 @@ pub fn result_chars(window: u64) -> usize {
     usize::try_from(window.saturating_mul(4) / 5).unwrap_or(usize::MAX).max(RESULT_CHARS_AT_LEAST)
 }
 
-/// The sampling options in an agent's `model_settings`.
+/// The sampling options of an agent: those in its `model_settings`, and where it leaves one out that is a field of the
+/// agent too, that one (api/04 §1).
 #[must_use]
-pub fn options(settings: Option<&Value>) -> ModelOptions {
-    let field = |name: &str| settings.and_then(|settings| settings.get(name)).filter(|value| !value.is_null());
+pub fn options(settings: &AgentSettings) -> ModelOptions {
+    let given = |value: &&Value| !value.is_null();
+    let field = |name: &str| settings.model_settings.as_ref().and_then(|own| own.get(name)).filter(given);
+    let or_own = |name: &str, own: &str| field(name).or_else(|| settings.other.get(own).filter(given));
     let tokens = |value: &Value| value.as_u64().and_then(|tokens| u32::try_from(tokens).ok());
     let reasoning = field("reasoning").or_else(|| field("thinking"));
     let of_reasoning = |name: &str| reasoning.and_then(|reasoning| reasoning.get(name));
@@ -64,16 +68,17 @@ pub fn options(settings: Option<&Value>) -> ModelOptions {
         Some(_) => Some(true),
         None => effort.map(|effort| effort != "none"),
     };
+    let is_parallel = or_own("parallel_tool_calls", "parallel_tool_calls").and_then(Value::as_bool);
     ModelOptions {
         temperature: field("temperature").and_then(Value::as_f64),
-        max_output_tokens: field("max_output_tokens").and_then(tokens),
-        parallel_tool_calls: field("parallel_tool_calls").and_then(Value::as_bool).unwrap_or(false),
+        max_output_tokens: or_own("max_output_tokens", "max_tokens").and_then(tokens),
+        parallel_tool_calls: is_parallel.unwrap_or(false),
         reasoning: ReasoningOptions {
             is_on,
             effort: effort.map(str::to_owned),
             budget_tokens: of_reasoning("budget_tokens").or_else(|| of_reasoning("thinking_budget")).and_then(tokens),
         },
-        response_format: field("response_format").cloned(),
+        response_format: or_own("response_format", "response_format").cloned(),
     }
 }
 
@@ -269,6 +274,29 @@ mod tests {
     fn calls(ids: &[&str]) -> Answer {
         let call = |id: &&str| ToolCall::new((*id).to_owned(), "t", "{}");
         Answer { parts: Vec::new(), calls: ids.iter().map(call).collect(), made_by: None }
+    }
+
+    #[test]
+    fn options_of_the_model_settings_win_over_fields_of_the_agent() {
+        let of = |model_settings: Value, other: Value| {
+            let settings = json!({
+                "agent_type": "letta_v1_agent", "system": "", "model": "holdfast/demo", "model_settings": model_settings,
+                "tools": [], "tool_rules": [], "tags": [], "timezone": "UTC", "message_buffer_autoclear": false,
+                "other": other,
+            });
+            let options = options(&serde_json::from_value(settings).expect("settings"));
+            (options.parallel_tool_calls, options.max_output_tokens, options.response_format)
+        };
+        let format = |kind: &str| json!({"type": kind});
+        let own = json!({"parallel_tool_calls": true, "max_tokens": 5, "response_format": format("text")});
+        let new =
+            json!({"parallel_tool_calls": false, "max_output_tokens": 7, "response_format": format("json_object")});
+        let empty = json!({"parallel_tool_calls": null, "max_output_tokens": null});
+        let of_own = (true, Some(5), Some(format("text")));
+        assert_eq!(of(Value::Null, own.clone()), of_own);
+        assert_eq!(of(empty, own.clone()), of_own);
+        assert_eq!(of(new, own), (false, Some(7), Some(format("json_object"))));
+        assert_eq!(of(Value::Null, json!({})), (false, None, None));
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Attempt<'_> {
     /// The call of the model for the next step.
     pub(super) fn request(&self, offer: &Offer) -> ModelRequest {
         let tools = self.offered_tools(offer);
-        let wanted = prompt::options(self.context.agent.settings.model_settings.as_ref());
+        let wanted = prompt::options(&self.context.agent.settings);
         let takes_many = !self.is_legacy() && self.rules().allows_parallel(wanted.parallel_tool_calls);
         let mut request = prompt::request(&self.context, &self.run.request, tools, self.window);
         request.options.parallel_tool_calls = takes_many && !request.tools.is_empty();
@@ -92,7 +92,7 @@ impl Attempt<'_> {
             return None;
         }
         let rules = self.rules();
-        let options = prompt::options(self.context.agent.settings.model_settings.as_ref());
+        let options = prompt::options(&self.context.agent.settings);
         let reasons = options.reasoning.is_on == Some(true);
         let added = |spec: &ToolSpec| (spec.name.clone(), Additions::to(spec, rules.is_terminal(&spec.name), reasons));
         Some(self.context.agent.tools.iter().map(|tool| added(&tool.spec)).collect())
