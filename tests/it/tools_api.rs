@@ -74,6 +74,33 @@ async fn a_tool_is_made_found_changed_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_python_function_tells_its_name_and_arguments_by_itself() {
+    let data = directory();
+    let dev = Dev::start(data.path()).await;
+    let client = &dev.client;
+    let source = "def add(one: int, other: int = 2) -> int:\n    \"\"\"Adds numbers.\n\n    Args:\n        one: A number.\n        \
+                  other: Another one.\n    \"\"\"\n    return one + other\n";
+    let made = client.post("/v1/tools/", &json!({"source_code": source})).await.ok();
+    assert_eq!((&made["name"], &made["description"]), (&json!("add"), &json!("Adds numbers.")));
+    let parameters = &made["json_schema"]["parameters"];
+    assert_eq!(
+        (&parameters["properties"]["one"]["type"], &parameters["required"]),
+        (&json!("integer"), &json!(["one"]))
+    );
+    let tool = format!("/v1/tools/{}", made["id"].as_str().expect("an id"));
+    let changed = source.replace("Adds numbers.", "Adds up.");
+    let changed = client.patch(&tool, &json!({"source_code": changed})).await.ok();
+    assert_eq!(changed["description"], "Adds up.", "new source brings its schema");
+    let renamed = client.patch(&tool, &json!({"source_code": source.replace("def add", "def plus")})).await;
+    assert!(renamed.refused(400).contains("keeps its name"));
+
+    let undescribed = client.post("/v1/tools/", &json!({"source_code": "def f(x: int): ..."})).await.refused(400);
+    assert!(undescribed.starts_with("INVALID_ARGUMENT: body.source_code: "), "{undescribed}");
+    let elsewhere = named("other", &json!({"source_code": source}));
+    assert!(client.post("/v1/tools/", &elsewhere).await.refused(400).contains("other"), "it defines no such function");
+}
+
+#[tokio::test]
 async fn tools_that_cannot_be_are_refused_with_a_reason() {
     let data = directory();
     let dev = Dev::start(data.path()).await;

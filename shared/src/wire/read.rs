@@ -49,12 +49,6 @@ impl<'a> Node<'a> {
         self.value
     }
 
-    /// A value that is written as text in this place.
-    #[must_use]
-    pub fn holding<'b>(&self, value: &'b Value) -> Node<'b> {
-        Node { value, path: self.path.clone() }
-    }
-
     /// A refusal of this value because of its form.
     #[must_use]
     pub fn malformed(&self, why: &str) -> BodyError {

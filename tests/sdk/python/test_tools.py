@@ -73,6 +73,24 @@ def test_tools_are_listed_with_the_built_in_ones(client: Letta, tool: Tool) -> N
         client.tools.list(tool_types=["robot"])
 
 
+def test_a_function_tells_its_name_and_arguments_by_itself(client: Letta) -> None:
+    source = '''def sdk_add(one: int, other: int = 2) -> int:
+    """Adds numbers.
+
+    Args:
+        one (int): A number.
+        other (int): Another one.
+    """
+    return one + other
+'''
+    made = client.tools.create(source_code=source)
+    validate(made, Tool)
+    assert (made.name, made.description) == ("sdk_add", "Adds numbers.")
+    client.tools.delete(made.id)
+    with pytest.raises(letta_client.BadRequestError):
+        client.tools.create(source_code="def f(x: int): ...")
+
+
 def test_tools_that_cannot_be_are_refused(client: Letta) -> None:
     with pytest.raises(letta_client.BadRequestError) as taken:
         client.tools.create(source_code=SOURCE, json_schema={"name": "memory_insert"})
