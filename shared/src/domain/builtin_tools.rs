@@ -24,6 +24,10 @@ pub const MEMORY_RETHINK: &str = "memory_rethink";
 pub const CORE_MEMORY_APPEND: &str = "core_memory_append";
 /// Replaces all occurrences in a block.
 pub const CORE_MEMORY_REPLACE: &str = "core_memory_replace";
+/// Handles blocks like files.
+pub const MEMORY: &str = "memory";
+/// Applies a patch to one block or several.
+pub const MEMORY_APPLY_PATCH: &str = "memory_apply_patch";
 
 /// Says something to the user, for agents that speak by tools.
 pub const SEND_MESSAGE: &str = "send_message";
@@ -164,6 +168,57 @@ fn registry() -> Vec<Tool> {
                     ("new_memory", text("Everything that the block holds from now on.")),
                 ],
                 &["label", "new_memory"],
+            ),
+        ),
+        builtin(
+            0x3d0c_7be1_9f52_4a86_8c1e_6b2f_d407_a951,
+            CORE,
+            false,
+            spec(
+                MEMORY,
+                "Handles your memory blocks like files in a folder /memories: makes, changes, renames and deletes them.",
+                &[
+                    (
+                        "command",
+                        json!({
+                            "type": "string",
+                            "enum": ["create", "str_replace", "insert", "delete", "rename"],
+                            "description": "What to do.",
+                        }),
+                    ),
+                    ("path", text("The block, as /memories/LABEL.")),
+                    ("file_text", text("create: what the new block holds.")),
+                    (
+                        "description",
+                        text("create: what the block is for. rename without new_path: its new description."),
+                    ),
+                    ("old_string", text("str_replace: the passage as it stands there, once and letter by letter.")),
+                    ("new_string", text("str_replace: what stands there afterwards.")),
+                    (
+                        "insert_line",
+                        json!({"type": "integer", "description": "insert: the line after which it goes in, 0 for the start."}),
+                    ),
+                    ("insert_text", text("insert: what to put in.")),
+                    ("old_path", text("rename: the block as it is called now.")),
+                    ("new_path", text("rename: what it is called afterwards.")),
+                ],
+                &["command"],
+            ),
+        ),
+        builtin(
+            0x91c5_42ef_7a3d_4d18_b6f0_05e9_c8d2_731b,
+            CORE,
+            false,
+            spec(
+                MEMORY_APPLY_PATCH,
+                "Changes lines of your memory blocks by a patch. Each of its lines begins with a blank (stays), '-' (goes) \
+                 or '+' (comes). Headers '*** Add Block: LABEL', '*** Delete Block: LABEL', '*** Update Block: LABEL' and \
+                 '*** Move to: LABEL' make it one of several blocks.",
+                &[
+                    ("label", text("Which block, for a patch without headers.")),
+                    ("patch", text("The patch. Lines that stay or go have to stand in the block once, as they are.")),
+                ],
+                &["label", "patch"],
             ),
         ),
         builtin(

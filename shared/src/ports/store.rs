@@ -424,8 +424,8 @@ pub type MemoryEdit<'a> = &'a (dyn Fn(&[Block]) -> EditOutcome + Send + Sync);
 /// What a memory tool wants.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EditOutcome {
-    /// The new value of a block, if it succeeded.
-    pub change: Option<(BlockId, String)>,
+    /// All blocks as they are afterwards, in their order, if it succeeded.
+    pub blocks: Option<Vec<Block>>,
     /// What the model is told.
     pub tool_return: ToolReturn,
 }

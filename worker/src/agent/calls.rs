@@ -344,6 +344,7 @@ impl Caller<'_> {
             tool,
             agent: self.agent,
             now: self.services.seams.now(),
+            seams: &self.services.seams,
             tenant: self.tenant,
             own_timeout: tool.options.timeout_ms.map(std::time::Duration::from_millis),
             default_timeout: self.settings.tool_timeout,

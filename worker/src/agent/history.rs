@@ -27,7 +27,7 @@ pub(super) async fn of_run(store: &dyn Store, run: &Run, rules: &[ToolRule]) -> 
         }
         before = store.run(&run.tenant, answering.run).await?.and_then(|run| run.request.answering);
     }
-    let mut messages = Vec::new();
+    let mut history = History::default();
     for run_id in chain.into_iter().rev() {
         let filter = MessageFilter { agent: run.agent_id, run: Some(run_id) };
         let mut after = None;
@@ -36,11 +36,11 @@ pub(super) async fn of_run(store: &dyn Store, run: &Run, rules: &[ToolRule]) -> 
             let read = store.messages(&filter, &page).await?;
             let is_last = read.len() < READ as usize;
             after = read.last().map(|message| message.id);
-            messages.extend(read);
+            history.read(&read);
             if is_last {
                 break;
             }
         }
     }
-    Ok(History::of(&messages))
+    Ok(history)
 }

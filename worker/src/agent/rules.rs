@@ -27,16 +27,13 @@ pub struct History {
 }
 
 impl History {
-    /// The history that stored messages tell; they are to be those of the run and of the runs that it continues.
-    #[must_use]
-    pub fn of<'m>(messages: impl IntoIterator<Item = &'m Message>) -> Self {
-        let mut history = Self::default();
+    /// Takes in what stored messages tell, in their order.
+    pub fn read(&mut self, messages: &[Message]) {
         for message in messages {
             if let Body::ToolReturns(returns) = &message.body {
-                returns.iter().for_each(|tool_return| history.push(tool_return));
+                returns.iter().for_each(|tool_return| self.push(tool_return));
             }
         }
-        history
     }
 
     /// Takes a result in. Calls that were not executed do not count.

@@ -3,6 +3,7 @@
 pub mod http;
 pub mod mcp;
 mod memory;
+mod patch;
 pub mod python;
 mod search;
 
@@ -17,13 +18,14 @@ use holdfast_shared::domain::limits::TOOL_ERROR_CHARS;
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::tool::{Tool, ToolCall, ToolReturn, ToolSource};
 use holdfast_shared::outbound::Outbound;
+use holdfast_shared::ports::seams::Seams;
 use holdfast_shared::ports::store::{Store, StoreError};
 use holdfast_shared::wire::event::ToolProgress;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use mcp::{McpCall, McpPool};
-pub use memory::edit as edit_memory;
+pub use memory::{Fresh, edit as edit_memory};
 use python::{Invocation, PythonSandbox};
 use search::Search;
 
@@ -65,6 +67,8 @@ pub struct Execution<'a> {
     pub agent: &'a Agent,
     /// Now.
     pub now: Timestamp,
+    /// Gives new ids.
+    pub seams: &'a Seams,
     /// The agent's owner.
     pub tenant: &'a TenantId,
     /// Most time that it may take, if the tool says so itself.
@@ -176,7 +180,8 @@ async fn builtin(execution: &Execution<'_>) -> Result<Executed, StoreError> {
     match plan(call) {
         Plan::Answer(tool_return) => Ok(Executed::Unrecorded(tool_return)),
         Plan::EditMemory => {
-            let edit = |blocks: &[_]| memory::edit(blocks, call);
+            let id = || execution.seams.id();
+            let edit = |blocks: &[_]| memory::edit(blocks, call, Fresh { now, id: &id });
             store.edit_memory(lease, step, place, &call.id, now, &edit).await.map(Executed::Recorded)
         }
         Plan::Search(search) => {
@@ -373,7 +378,7 @@ mod tests {
 
     use super::*;
 
-    fn new_id<I: Id>() -> I {
+    pub(super) fn new_id<I: Id>() -> I {
         I::from_uuid(Uuid::new_v4())
     }
 
@@ -463,9 +468,14 @@ mod tests {
         let edited = memory::edit(
             &[block("b", "")],
             &call(MEMORY_RETHINK, &json!({"label": "b", "new_memory": format!("{whole}öö")}).to_string()),
+            Fresh { now: time("2026-03-01T00:00:00Z"), id: &new_id },
         );
         assert_eq!(edited.tool_return.text, shown);
-        assert_eq!(edited.change.expect("a change").1.chars().count(), TOOL_RETURN_CHARS + 2, "the block is whole");
+        assert_eq!(
+            edited.blocks.expect("a change")[0].value.chars().count(),
+            TOOL_RETURN_CHARS + 2,
+            "the block is whole"
+        );
     }
 
     #[test]

@@ -58,23 +58,37 @@ async fn insert_tags(conn: &mut Conn, agent: AgentId, tags: &[String]) -> Result
     Ok(())
 }
 
+/// Adds a block behind those that the agent has.
+pub(super) async fn append_block(conn: &mut Conn, agent: AgentId, block: &Block) -> Result<(), StoreError> {
+    let place: i64 = sqlx::query_scalar("SELECT coalesce(max(place), -1) + 1 FROM blocks WHERE agent_id = $1")
+        .bind(agent.uuid())
+        .fetch_one(&mut *conn)
+        .await?;
+    insert_block(conn, agent, block, place).await
+}
+
 async fn insert_blocks(conn: &mut Conn, agent: AgentId, blocks: &[Block]) -> Result<(), StoreError> {
     for (block, place) in blocks.iter().zip(0_i64..) {
-        sqlx::query(
-            "INSERT INTO blocks (id, agent_id, place, label, value, details, created_at, updated_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(block.id.uuid())
-        .bind(agent.uuid())
-        .bind(place)
-        .bind(plain(&block.label))
-        .bind(plain(&block.value))
-        .bind(values::document(&block.details)?)
-        .bind(micros(block.created_at))
-        .bind(micros(block.updated_at))
-        .execute(&mut *conn)
-        .await?;
+        insert_block(conn, agent, block, place).await?;
     }
+    Ok(())
+}
+
+async fn insert_block(conn: &mut Conn, agent: AgentId, block: &Block, place: i64) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO blocks (id, agent_id, place, label, value, details, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(block.id.uuid())
+    .bind(agent.uuid())
+    .bind(place)
+    .bind(plain(&block.label))
+    .bind(plain(&block.value))
+    .bind(values::document(&block.details)?)
+    .bind(micros(block.created_at))
+    .bind(micros(block.updated_at))
+    .execute(conn)
+    .await?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use super::{Adapter, Conn, agents, claims, document, steps};
 use crate::domain::Timestamp;
 use crate::domain::agent::AgentSettings;
 use crate::domain::block::{Block, BlockChange};
-use crate::domain::ids::{AgentId, BlockId, Id as _, StepId};
+use crate::domain::ids::{AgentId, Id as _, StepId};
 use crate::domain::lease::Lease;
 use crate::domain::tenant::TenantId;
 use crate::domain::tool::ToolReturn;
@@ -40,12 +40,12 @@ pub(super) async fn edit(
         .fetch_one(&mut *tx)
         .await?;
     let settings: AgentSettings = document(&row, "settings")?;
-    let mut blocks = agents::blocks(&mut tx, held.agent).await?;
-    let outcome = edit(&blocks);
-    if let Some((block, value)) = &outcome.change {
-        change(&mut tx, held.agent, &mut blocks, *block, value, now).await?;
+    let before = agents::blocks(&mut tx, held.agent).await?;
+    let outcome = edit(&before);
+    if let Some(blocks) = &outcome.blocks {
+        exchange(&mut tx, held.agent, &before, blocks, now).await?;
         keep_system_message(&mut tx, &held).await?;
-        agents::recompile(&mut tx, held.agent, &settings, &blocks, now).await?;
+        agents::recompile(&mut tx, held.agent, &settings, blocks, now).await?;
     }
     steps::insert_return(&mut tx, held.run, call.step, call.number, &outcome.tool_return).await?;
     tx.commit().await?;
@@ -80,21 +80,31 @@ async fn recorded(conn: &mut Conn, call: Call<'_>) -> Result<Option<ToolReturn>,
     }
 }
 
-async fn change(
+/// Puts blocks in the place of those that are there: what differs is written, what is new comes behind the others.
+async fn exchange(
     conn: &mut Conn,
     agent: AgentId,
-    blocks: &mut [Block],
-    id: BlockId,
-    value: &str,
+    before: &[Block],
+    after: &[Block],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let block = blocks
-        .iter_mut()
-        .find(|block| block.id == id)
-        .ok_or_else(|| StoreError::Corrupt(format!("{id} is not a block of {agent}")))?;
-    block.value = plain(value).into_owned();
-    block.updated_at = now;
-    write(conn, agent, block, now).await
+    let is_kept = |block: &&Block| after.iter().any(|kept| kept.id == block.id);
+    for gone in before.iter().filter(|block| !is_kept(block)) {
+        sqlx::query("DELETE FROM blocks WHERE id = $1").bind(gone.id.uuid()).execute(&mut *conn).await?;
+    }
+    for block in after {
+        match before.iter().find(|known| known.id == block.id) {
+            Some(known) if known == block => {}
+            Some(_) => write(conn, agent, block, now).await?,
+            None => agents::append_block(conn, agent, block).await?,
+        }
+    }
+    sqlx::query("UPDATE agents SET updated_at = $2 WHERE id = $1")
+        .bind(agent.uuid())
+        .bind(micros(now))
+        .execute(conn)
+        .await?;
+    Ok(())
 }
 
 /// Writes a block that is there. Its agent counts as changed.

@@ -90,7 +90,7 @@ pub async fn any_text_can_be_stored(store: SharedStore) {
     let calls = [call(strange)];
     scene.answer(&lease, step, &calls).await;
     let edit = |blocks: &[Block]| EditOutcome {
-        change: Some((blocks[1].id, strange.to_owned())),
+        blocks: Some(vec![blocks[0].clone(), Block { value: strange.to_owned(), ..blocks[1].clone() }]),
         tool_return: ToolReturn::success(&calls[0], strange.to_owned()),
     };
     let told = store.edit_memory(&lease, step, 0, strange, now(), &edit).await.expect("edited");

@@ -101,14 +101,20 @@ pub async fn a_memory_edit_is_applied_once(store: SharedStore) {
     let edit = |blocks: &[Block]| {
         let human = blocks.iter().find(|block| block.label == "human").expect("the block");
         let value = format!("{}!", human.value);
-        EditOutcome { change: Some((human.id, value.clone())), tool_return: ToolReturn::success(&call("a"), value) }
+        let edited = Block { value: value.clone(), ..human.clone() };
+        let added = block("added", "later");
+        let kept = blocks.iter().filter(|block| block.id != human.id && block.label != "persona").cloned();
+        let blocks = kept.chain([edited, added]).collect();
+        EditOutcome { blocks: Some(blocks), tool_return: ToolReturn::success(&call("a"), value) }
     };
     let system = scene.history().await[0].clone();
     let first = store.edit_memory(&lease, step, 0, "a", now(), &edit).await.expect("edited");
     let heir = scene.take_over(run).await.lease;
     let second = store.edit_memory(&heir, step, 0, "a", now(), &edit).await.expect("edited before");
     assert_eq!((first.text.as_str(), &first), ("Unknown.!", &second));
-    assert_eq!(scene.agent().await.blocks[1].value, "Unknown.!");
+    let blocks = scene.agent().await.blocks;
+    let seen: Vec<_> = blocks.iter().map(|block| (block.label.as_str(), block.value.as_str())).collect();
+    assert_eq!(seen, [("human", "Unknown.!"), ("added", "later")], "one changed, one new, one gone");
     let context = store.context(&heir).await.expect("readable");
     assert_eq!(context.messages[0].id, system.id);
     assert_eq!(context.messages[0].body, system.body, "the run keeps the prompt that it began with, also at an heir");
@@ -129,7 +135,7 @@ pub async fn a_failed_memory_edit_changes_nothing_but_is_recorded(store: SharedS
     let step = scene.begin(&lease, 1).await;
     scene.answer(&lease, step, &[call("a")]).await;
     let before = scene.agent().await.blocks;
-    let edit = |_: &[Block]| EditOutcome { change: None, tool_return: ToolReturn::error(&call("a"), "no".to_owned()) };
+    let edit = |_: &[Block]| EditOutcome { blocks: None, tool_return: ToolReturn::error(&call("a"), "no".to_owned()) };
     let told = store.edit_memory(&lease, step, 0, "a", now(), &edit).await.expect("an answer");
     assert_eq!(told.status, ToolStatus::Error);
     assert_eq!(scene.agent().await.blocks, before);
