@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::asked::Turn;
 use super::script::{Answer, End, Failure, Usage};
-use super::{KEY, Kind, Progress, Script, ScriptedModel};
+use super::{KEY, Kind, MODELS, Progress, Script, ScriptedModel};
 use crate::client::Client;
 use crate::gate::Gate;
 
@@ -336,17 +336,17 @@ async fn the_lists_of_models_come_in_the_providers_pages() {
     let get = async |path: &str, key: (&'static str, &str)| client.get_with(path, &[key]).await.ok();
     let bearer = format!("Bearer {KEY}");
     let openai = get("/openai/v1/models", ("authorization", &bearer)).await;
-    assert_eq!(count(&openai, "data"), Some(480));
+    assert_eq!(count(&openai, "data"), Some(2 * MODELS));
     let headers = [("x-api-key", KEY), ("anthropic-version", "2023-06-01")];
     let first = client.get_with("/anthropic/v1/models", &headers).await.ok();
     assert_eq!((count(&first, "data"), &first["has_more"]), (Some(20), &json!(true)));
     let after = first["last_id"].as_str().expect("an id");
     let rest = client.get_with(&format!("/anthropic/v1/models?limit=1000&after_id={after}"), &headers).await.ok();
-    assert_eq!((count(&rest, "data"), &rest["has_more"]), (Some(220), &json!(false)));
+    assert_eq!((count(&rest, "data"), &rest["has_more"]), (Some(MODELS - 20), &json!(false)));
     let first = get("/gemini/v1beta/models", ("x-goog-api-key", KEY)).await;
     assert_eq!((count(&first, "models"), &first["nextPageToken"]), (Some(50), &json!("50")));
     let rest = get("/gemini/v1beta/models?pageSize=1000&pageToken=50", ("x-goog-api-key", KEY)).await;
-    assert_eq!((count(&rest, "models"), &rest["nextPageToken"]), (Some(190), &Value::Null));
+    assert_eq!((count(&rest, "models"), &rest["nextPageToken"]), (Some(MODELS - 50), &Value::Null));
     assert!(server.faults().is_empty());
     assert_eq!(client.get("/openai/v1/models").await.status, 400);
     assert_eq!(server.forgive().len(), 1, "no key is a fault");
