@@ -114,7 +114,8 @@ def send(client: Letta, agent_id: str, way: str, **request: typing.Any) -> Sent:
         run = finished(client, messages.create_async(agent_id, **request).id)
         assert run.status == "completed", run
         return of_stream(list(client.runs.messages.stream(run.id)), way)
-    return of_stream(list(messages.create(agent_id, **request_of(way, request))), way)
+    method: typing.Any = messages.create if way == "foreground" else messages.stream
+    return of_stream(list(method(agent_id, **request_of(way, request))), way)
 
 
 async def send_async(client: AsyncLetta, agent_id: str, way: str, **request: typing.Any) -> Sent:
@@ -122,4 +123,5 @@ async def send_async(client: AsyncLetta, agent_id: str, way: str, **request: typ
     messages = client.agents.messages
     if way == "create":
         return of_response(await messages.create(agent_id, **request))
-    return of_stream([item async for item in await messages.create(agent_id, **request_of(way, request))], way)
+    method: typing.Any = messages.create if way == "foreground" else messages.stream
+    return of_stream([item async for item in await method(agent_id, **request_of(way, request))], way)
