@@ -71,6 +71,9 @@ Settings come from the environment, or in lower case and without HOLDFAST_ from 
   HOLDFAST_DEFAULT_MODEL            model of agents that name none [default: holdfast/demo]
   HOLDFAST_API_KEYS                 bearer keys: KEY or TENANT=KEY, comma-separated; needed beyond loopback
   DATABASE_URL, AMQP_URL, REDIS_URL Postgres, RabbitMQ and Redis of a distributed installation
+  HOLDFAST_MCP_CONFIG               file of MCP servers whose tools agents may have
+  HOLDFAST_PYTHON                   interpreter of Python tools, which run in a sandbox [default: python3]
+  HOLDFAST_OUTBOUND_ALLOW           what HTTP tools and images may reach besides public addresses
   HOLDFAST_LOG                      which log lines are written [default: info]
 README.md lists all of them.";
 

@@ -21,6 +21,8 @@ fn every_subcommand_has_help() {
         assert!(help.status.success());
         let help = String::from_utf8(help.stdout).expect("UTF-8");
         assert!(help.lines().count() > 5 && help.contains("--config"), "{subcommand}: {help}");
+        let named = ["HOLDFAST_MCP_CONFIG", "HOLDFAST_PYTHON", "HOLDFAST_OUTBOUND_ALLOW"];
+        assert!(subcommand == "migrate" || named.iter().all(|name| help.contains(name)), "{subcommand}: {help}");
     }
     let help = run_to_end(&["dev", "--help"], &none);
     let help = String::from_utf8(help.stdout).expect("UTF-8");

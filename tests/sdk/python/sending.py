@@ -21,7 +21,7 @@ from letta_client.types.agents import (
 from letta_client.types.tool_return_message import ToolReturnMessage
 
 DEADLINE_S = 60
-WAYS = ["steps", "tokens", "create", "async"]
+WAYS = ["steps", "tokens", "foreground", "create", "async"]
 
 
 @dataclasses.dataclass
@@ -66,9 +66,15 @@ class Sent:
         return list(calls.values())
 
 
-def of_stream(items: Sequence[typing.Any]) -> Sent:
-    """What a background stream showed, which must be whole."""
-    assert strict.stream(items)[-2:] == ["stop_reason", "usage_statistics"]
+def of_stream(items: Sequence[typing.Any], way: str) -> Sent:
+    """What a stream showed, which must be whole: numbered without a gap if it is of a background run, else not at all."""
+    if way == "foreground":
+        for item in items:
+            strict.event(item)
+        assert {getattr(item, "seq_id", None) for item in items} == {None}
+    else:
+        strict.stream(items)
+    assert [item.message_type for item in items[-2:]] == ["stop_reason", "usage_statistics"]
     hidden = ("ping", "stop_reason", "usage_statistics")
     return Sent(items[0].run_id, items[-2].stop_reason, [item for item in items if item.message_type not in hidden])
 
@@ -92,6 +98,11 @@ def finished(client: Letta, run_id: str) -> Run:
     return run
 
 
+def request_of(way: str, request: dict[str, typing.Any]) -> dict[str, typing.Any]:
+    """The request of a way that streams."""
+    return {**request, "streaming": True, "background": way != "foreground", "stream_tokens": way != "steps"}
+
+
 def send(client: Letta, agent_id: str, way: str, **request: typing.Any) -> Sent:
     """Sends a request in one of the ways."""
     messages = client.agents.messages
@@ -102,8 +113,9 @@ def send(client: Letta, agent_id: str, way: str, **request: typing.Any) -> Sent:
             request["messages"] = [{"role": "user", "content": request.pop("input")}]
         run = finished(client, messages.create_async(agent_id, **request).id)
         assert run.status == "completed", run
-        return of_stream(list(client.runs.messages.stream(run.id)))
-    return of_stream(list(messages.stream(agent_id, background=True, stream_tokens=way == "tokens", **request)))
+        return of_stream(list(client.runs.messages.stream(run.id)), way)
+    method: typing.Any = messages.create if way == "foreground" else messages.stream
+    return of_stream(list(method(agent_id, **request_of(way, request))), way)
 
 
 async def send_async(client: AsyncLetta, agent_id: str, way: str, **request: typing.Any) -> Sent:
@@ -111,5 +123,5 @@ async def send_async(client: AsyncLetta, agent_id: str, way: str, **request: typ
     messages = client.agents.messages
     if way == "create":
         return of_response(await messages.create(agent_id, **request))
-    stream = await messages.stream(agent_id, background=True, stream_tokens=way == "tokens", **request)
-    return of_stream([item async for item in stream])
+    method: typing.Any = messages.create if way == "foreground" else messages.stream
+    return of_stream([item async for item in await method(agent_id, **request_of(way, request))], way)
