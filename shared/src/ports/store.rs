@@ -13,7 +13,7 @@ use crate::domain::Timestamp;
 use crate::domain::agent::{Agent, AgentSettings};
 use crate::domain::block::{Block, BlockChange, BlockWriteError};
 use crate::domain::event::Event;
-use crate::domain::ids::{AgentId, BlockId, MessageId, RunId, StepId, ToolId, WorkerId};
+use crate::domain::ids::{AgentId, MessageId, RunId, StepId, ToolId, WorkerId};
 use crate::domain::lease::{Lease, TakeoverAfter};
 use crate::domain::message::{Body, Message, Role};
 use crate::domain::model::ModelHandle;
