@@ -52,12 +52,14 @@ pub struct ReasoningOptions {
     pub budget_tokens: Option<u32>,
 }
 
-/// Whether a model must call a tool.
+/// Whether a model may, or must, call a tool.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum ToolChoice {
     /// As it likes.
     #[default]
     Auto,
+    /// It must not: the tools are there for the calls of the conversation.
+    None,
     /// One of those offered.
     Required,
     /// This one.

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Kind, Played, Row, Stage, echo, rows, text_of};
 use crate::scripted_model::Script;
-use crate::scripted_model::asked::Turn;
+use crate::scripted_model::asked::{Choice, Turn};
 use crate::scripted_model::script::{Answer, Failure, Usage};
 
 pub(super) const ROWS: &[Row] = rows![&Kind::ALL;
@@ -13,7 +13,9 @@ pub(super) const ROWS: &[Row] = rows![&Kind::ALL;
     a_context_that_is_nearly_full_at_the_end,
     a_context_that_is_nearly_full_between_steps,
     a_summary_that_fails,
+    a_summary_that_is_empty,
     a_summary_that_fails_when_there_is_no_room,
+    a_summary_by_the_agent_itself,
     a_system_message_that_is_too_long,
 ];
 
@@ -152,6 +154,41 @@ async fn a_summary_that_fails(stage: Stage) {
     stage.say(&agent, "Six").await.is("P A S:end_turn U");
     let after = sent(&script, 7).await;
     assert_eq!((after.len(), after[0].as_str()), (11, "One"), "nothing was taken out");
+    script.assert_used_up();
+}
+
+/// A summary that says nothing would lose what it stands for.
+async fn a_summary_that_is_empty(stage: Stage) {
+    let script =
+        stage.script(talked().chain([full(Answer::text("Fifth.")), Answer::text(" \n"), Answer::text("Sixth.")]));
+    let agent = stage.agent(&script, json!({"context_window_limit": WINDOW})).await;
+    talk(&stage, &agent).await;
+    send(&stage, &agent, true).await.is("P A S:end_turn U");
+    stage.say(&agent, "Six").await.is("P A S:end_turn U");
+    let after = sent(&script, 7).await;
+    assert_eq!((after.len(), after[0].as_str()), (11, "One"), "nothing was taken out");
+    script.assert_used_up();
+}
+
+/// It sees what it saw before, tools included, and must not call them; a context that was refused is shown as a text.
+async fn a_summary_by_the_agent_itself(stage: Stage) {
+    let look = stage.tool("look", echo(), json!({})).await;
+    let too_long = Answer::refused(Failure::ContextOverflow);
+    let answers = talked().chain([full(look.call("north")), Answer::text("We counted."), Answer::text("Fifth.")]);
+    let script = stage.script(answers.chain([too_long, Answer::text("We looked."), Answer::text("Sixth.")]));
+    let settings = json!({
+        "context_window_limit": WINDOW, "tool_ids": [look.id], "compaction_settings": {"mode": "self_compact_all"},
+    });
+    let agent = stage.agent(&script, settings).await;
+    talk(&stage, &agent).await;
+    send(&stage, &agent, true).await.is("P C T event summary A S:end_turn U");
+    let itself = script.call(6).await.asked;
+    assert_eq!((itself.tools, itself.choice), (script.call(5).await.asked.tools, Choice::Never));
+    assert_eq!(sent(&script, 6).await[0], "One");
+    stage.say(&agent, "Six").await.is("P A S:end_turn U");
+    assert!(script.call(9).await.asked.tools.is_empty());
+    let shown = sent(&script, 9).await.concat();
+    assert!(shown.contains("<conversation>") && shown.contains("Fifth."), "{shown}");
     script.assert_used_up();
 }
 

@@ -98,6 +98,15 @@ impl Mode {
         }
     }
 
+    /// The mode that takes out as much, but shows the conversation to the model as a text.
+    #[must_use]
+    pub const fn by_another(self) -> Self {
+        match self {
+            Self::SlidingWindow | Self::SelfCompactSlidingWindow => Self::SlidingWindow,
+            Self::All | Self::SelfCompactAll => Self::All,
+        }
+    }
+
     /// Whether the agent's own model summarises in its own context.
     #[must_use]
     pub const fn is_by_itself(self) -> bool {
@@ -319,7 +328,7 @@ const TRANSCRIPT_CHARS_PER_TOKEN: u64 = 3;
 
 /// What to ask for a summary of what is dropped; `system` is the agent's system message, `window` that of the model that
 /// is asked. An agent that summarises by itself is shown its own context, so that must fit: after a refused context ask
-/// by a mode that is not [by itself](Mode::is_by_itself).
+/// [by another](Mode::by_another).
 #[must_use]
 pub fn ask(settings: &Settings, system: &str, cut: &Cut<'_>, window: u64) -> Ask {
     let instructions = settings.prompt.as_deref().unwrap_or(INSTRUCTIONS);

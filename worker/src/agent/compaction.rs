@@ -24,6 +24,15 @@ pub(super) enum Compacted {
     Not,
 }
 
+/// Why there is no summary.
+#[derive(Debug, thiserror::Error)]
+enum NoSummary {
+    #[error(transparent)]
+    Failed(#[from] ModelError),
+    #[error("the model that was asked for a summary answered without a text")]
+    Empty,
+}
+
 /// A compaction that is decided.
 struct Planned {
     dropped: Vec<Message>,
@@ -51,6 +60,10 @@ impl Attempt<'_> {
     async fn compact(&mut self, step: &Current, trigger: CompactionTrigger) -> Result<Waited<Compacted>, Interrupt> {
         let wanted = self.context.agent.settings.other.get("compaction_settings");
         let mut settings = Settings::read(&[wanted]);
+        if trigger == CompactionTrigger::ContextWindowExceeded {
+            // What was just too long stays too long with a question after it.
+            settings.mode = settings.mode.by_another();
+        }
         let mut gauge = Gauge::new(self.window);
         if let Some(tokens) = self.usage.context_tokens {
             gauge = gauge.measured(&self.context.messages, tokens);
@@ -89,19 +102,25 @@ impl Attempt<'_> {
         Ok(Waited::Done(Compacted::Shorter))
     }
 
-    /// Asks a model for a summary: the one of the settings, else the agent's.
+    /// Asks a model for a summary: the one of the settings, else the agent's. An agent that summarises by itself is shown
+    /// its tools as always: providers cache what a call starts with, and some refuse earlier calls of tools not shown.
     async fn summarise(
         &mut self,
         settings: &Settings,
         cut: &Cut<'_>,
-    ) -> Result<Waited<Result<String, ModelError>>, Interrupt> {
+    ) -> Result<Waited<Result<String, NoSummary>>, Interrupt> {
         let Ask { system, turns } = compact::ask(settings, &self.context.system_text(), cut, self.window);
+        let (tools, tool_choice) = if settings.mode.is_by_itself() {
+            (self.offered_tools(&self.rules().offer(&self.history)), ToolChoice::None)
+        } else {
+            (Vec::new(), ToolChoice::Auto)
+        };
         let request = ModelRequest {
             model: settings.model.clone().unwrap_or_else(|| self.model()),
             system,
             turns,
-            tools: Vec::new(),
-            tool_choice: ToolChoice::Auto,
+            tools,
+            tool_choice,
             options: ModelOptions::default(),
         };
         let models = &self.services.models;
@@ -113,7 +132,7 @@ impl Attempt<'_> {
                     text.push_str(&new);
                 }
             }
-            Ok(text)
+            if text.trim().is_empty() { Err(NoSummary::Empty) } else { Ok(text) }
         };
         let stop = (&self.cancel, &self.stopping.abandon);
         wait_for(&mut self.writer, stop, answer).await

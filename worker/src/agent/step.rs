@@ -76,7 +76,7 @@ impl Attempt<'_> {
     }
 
     /// Tools that the model may call, in the order of the offer; the client's hide the agent's of the same name.
-    fn offered_tools(&self, offer: &Offer) -> Vec<ToolSpec> {
+    pub(super) fn offered_tools(&self, offer: &Offer) -> Vec<ToolSpec> {
         let client = self.run.request.client_tools.iter();
         let agents = self.context.agent.tools.iter().map(|tool| &tool.spec);
         let known: Vec<&ToolSpec> = client.chain(agents).collect();

@@ -42,10 +42,11 @@ pub(super) fn body(peer: &Peer<'_>, request: &ModelRequest) -> Value {
         body["tools"] = request.tools.iter().map(tool).collect();
         let mut choice = match &request.tool_choice {
             ToolChoice::Auto => json!({"type": "auto"}),
+            ToolChoice::None => json!({"type": "none"}),
             ToolChoice::Required => json!({"type": "any"}),
             ToolChoice::Named(name) => json!({"type": "tool", "name": name}),
         };
-        if !options.parallel_tool_calls {
+        if !options.parallel_tool_calls && request.tool_choice != ToolChoice::None {
             choice["disable_parallel_tool_use"] = true.into();
         }
         body["tool_choice"] = choice;

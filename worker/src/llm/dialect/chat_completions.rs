@@ -24,6 +24,7 @@ pub(super) fn body(peer: &Peer<'_>, request: &ModelRequest) -> Value {
         body["tools"] = tools.collect();
         match &request.tool_choice {
             ToolChoice::Auto => {}
+            ToolChoice::None => body["tool_choice"] = "none".into(),
             ToolChoice::Required => body["tool_choice"] = "required".into(),
             ToolChoice::Named(name) => body["tool_choice"] = json!({"type": "function", "function": {"name": name}}),
         }

@@ -39,6 +39,7 @@ pub(super) fn body(peer: &Peer<'_>, request: &ModelRequest) -> Value {
         body.insert("tools".to_owned(), json!([{"functionDeclarations": tools.collect::<Vec<_>>()}]));
         let choice = match &request.tool_choice {
             ToolChoice::Auto => None,
+            ToolChoice::None => Some(json!({"mode": "NONE"})),
             ToolChoice::Required => Some(json!({"mode": "ANY"})),
             ToolChoice::Named(name) => Some(json!({"mode": "ANY", "allowedFunctionNames": [name]})),
         };

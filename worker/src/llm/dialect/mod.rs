@@ -199,7 +199,7 @@ fn is_openai_reasoner(model: &str) -> bool {
 
 /// Whether the call must be answered by calling a tool.
 fn forces_a_tool(request: &ModelRequest) -> bool {
-    !request.tools.is_empty() && request.tool_choice != ToolChoice::Auto
+    !request.tools.is_empty() && matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Named(_))
 }
 
 /// The JSON of a frame.

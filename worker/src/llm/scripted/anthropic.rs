@@ -299,6 +299,10 @@ async fn a_forced_call_comes_without_reasoning() {
     let body = sent(ANTHROPIC, call.clone(), good()).await.body;
     assert_eq!(body["thinking"]["budget_tokens"], 2_000);
     assert_eq!(body["tool_choice"], json!({"type": "auto"}));
+    call.tool_choice = ToolChoice::None;
+    call.options.parallel_tool_calls = false;
+    let body = sent(ANTHROPIC, call, good()).await.body;
+    assert_eq!((&body["thinking"]["budget_tokens"], &body["tool_choice"]), (&json!(2_000), &json!({"type": "none"})));
 }
 
 #[tokio::test]
