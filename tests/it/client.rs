@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use super::harness::DEADLINE;
+use super::harness::{DEADLINE, until};
 
 /// A client of one server, with or without a key.
 #[derive(Debug, Clone)]
@@ -164,6 +164,17 @@ impl Client {
         let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         assert!(kind.starts_with("text/event-stream"), "{kind:?} is no stream");
         EventStream { bytes: response.bytes_stream().boxed(), rest: Vec::new(), frames: Vec::new() }
+    }
+
+    /// Waits until a tool of this name is listed.
+    pub async fn until_listed(&self, name: &str) -> Value {
+        let mut found = Value::Null;
+        until(&format!("{name} is listed"), async || {
+            found = self.get(&format!("/v1/tools/?name={name}")).await.ok()[0].take();
+            found.is_object()
+        })
+        .await;
+        found
     }
 
     /// Waits until a run has this status.

@@ -57,6 +57,15 @@ pub fn run_to_end(arguments: &[&str], settings: &Settings) -> Output {
     child.wait_with_output().expect("its output")
 }
 
+/// Waits until something is so that tells nobody when it becomes so: other processes, files, locks, what an API answers.
+pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so().await {
+        assert!(started.elapsed() < DEADLINE, "{what} did not become so");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// A running process whose output is kept. It is killed when it is dropped, and its log shown if the test failed.
 pub struct Process {
     /// What it is, for messages.

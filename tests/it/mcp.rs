@@ -16,9 +16,9 @@ use holdfast_worker::maintenance::mcp_tools;
 use holdfast_worker::tools::Progress;
 use holdfast_worker::tools::mcp::{Discovered, McpCall, McpConfig, McpPool};
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use super::harness::{DEADLINE, Process, directory, free_port, tools_directory};
+use super::harness::{DEADLINE, Process, directory, free_port, tools_directory, until};
 
 fn pool(servers: &Value) -> McpPool {
     let _installed = rustls::crypto::ring::default_provider().install_default();
@@ -142,29 +142,18 @@ fn names(found: &[Discovered]) -> Vec<&str> {
 
 /// Waits until a file has a line.
 pub async fn until_file_has(path: &Path, line: &str) {
-    let until = Instant::now() + DEADLINE;
-    loop {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        if text.lines().any(|found| found == line) {
-            return;
-        }
-        assert!(Instant::now() < until, "{line:?} is not in {text:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let has = async || std::fs::read_to_string(path).is_ok_and(|text| text.lines().any(|found| found == line));
+    until(&format!("{line:?} is in {}", path.display()), has).await;
 }
 
 /// Waits until a process is dead.
 pub async fn until_gone(pid: &str) {
-    let until = Instant::now() + DEADLINE;
     // What is dead and not yet waited for still has a name, and state Z.
-    let lives = || {
+    let is_gone = async || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-        stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')))
+        !stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')))
     };
-    while lives() {
-        assert!(Instant::now() < until, "process {pid} still lives");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(&format!("process {pid} is gone"), is_gone).await;
 }
 
 /// Sends a signal to a process.
@@ -440,12 +429,9 @@ async fn the_store_follows_the_servers_without_waiting_for_all() {
     let store = SqliteStore::open(&data.path().join("store.db")).await.expect("a store");
     let pool = pool(&json!({"silent": {"command": "sleep", "args": ["1000"]}, "srv": python_by_stdio()}));
     let look = async {
-        let until = Instant::now() + DEADLINE;
         for name in ["srv__grow", "srv__grown"] {
-            while stored(&store, "default", &[name]).await.is_empty() {
-                assert!(Instant::now() < until, "{name} is not stored");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+            let is_stored = async || !stored(&store, "default", &[name]).await.is_empty();
+            until(&format!("{name} is stored"), is_stored).await;
             if name == "srv__grow" {
                 call(&pool, "grow", &json!({})).await;
             }

@@ -67,11 +67,7 @@ async fn an_agent_calls_a_tool_of_an_mcp_server() {
     std::fs::write(&file, config.to_string()).expect("a file");
     let path = file.display().to_string();
     let dev = Dev::start_with(data.path(), settings([("HOLDFAST_MCP_CONFIG", &path)])).await;
-    let until = std::time::Instant::now() + super::harness::DEADLINE;
-    while dev.client.get("/v1/tools/?name=every__echo").await.ok() == json!([]) {
-        assert!(std::time::Instant::now() < until, "the tool is not stored");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    dev.client.until_listed("every__echo").await;
     let agent = agent(&dev.client, "every__echo").await;
     let result = result(&call(&dev.client, &agent, "every__echo", &json!({"message": "hello"})).await);
     assert_eq!((&result["status"], &result["tool_return"]), (&json!("success"), &json!("Echo: hello")), "{result}");

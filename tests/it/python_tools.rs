@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_shared::config::{Network, PythonSettings, SandboxChoice};
 use holdfast_shared::domain::secret::Secret;
 use holdfast_worker::tools::python::{Execution, Failure, Invocation, Outcome, PythonSandbox, SandboxLevel};
 use serde_json::{Map, Value, json};
 
-use super::harness::{DEADLINE, PROGRAM, directory};
+use super::harness::{DEADLINE, PROGRAM, directory, until};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -128,17 +128,8 @@ fn is_python_there(processes: &BTreeSet<(u32, String)>) -> bool {
     processes.iter().any(|(pid, _)| runs_python(*pid))
 }
 
-/// Waits until something is so. What is looked at are other processes, which tell nobody.
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < DEADLINE, "{what} did not become so");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 async fn nothing_is_left() {
-    until("no process of a tool is left", || descendants(std::process::id()).is_empty()).await;
+    until("no process of a tool is left", async || descendants(std::process::id()).is_empty()).await;
 }
 
 #[tokio::test]
@@ -675,7 +666,7 @@ async fn a_dropped_call_takes_all_its_processes_with_it() {
     for sandbox in sandboxes().await {
         {
             let call = run(&sandbox, source, json!({}));
-            let begun = until("the tool sleeps", || {
+            let begun = until("the tool sleeps", async || {
                 let seen = descendants(me);
                 is_python_there(&seen) && seen.iter().any(|(pid, _)| sleeps(*pid))
             });
@@ -709,7 +700,7 @@ async fn a_killed_worker_takes_its_tools_with_it() {
             .expect("it starts");
         // The probes of both sandboxes run Python too; what sleeps is the tool, and it uses no processor time.
         let mut seen = BTreeSet::new();
-        until("the tool sleeps", || {
+        until("the tool sleeps", async || {
             seen = descendants(worker.id());
             is_python_there(&seen) && seen.iter().any(|(pid, _)| sleeps(*pid))
         })
@@ -717,7 +708,7 @@ async fn a_killed_worker_takes_its_tools_with_it() {
         worker.kill().expect("SIGKILL");
         worker.wait().expect("it ends");
         let is_gone = |(pid, start): &(u32, String)| process(*pid).is_none_or(|(_, _, later)| later != *start);
-        until("nothing of the tool is left", || seen.iter().all(is_gone)).await;
+        until("nothing of the tool is left", async || seen.iter().all(is_gone)).await;
     }
 }
 

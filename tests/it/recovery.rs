@@ -2,16 +2,13 @@
 //! in the database hold the worker exactly there. Whatever the place: no finished work is done twice (G6), the run
 //! completes, its events have no gap (G2), and all readers get the same bytes (G3).
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use sqlx::Connection;
-use tokio::time::Instant;
 
 use super::client::{EventStream, Frame, assert_same_bytes, stop_reason, stored, superseded};
 use super::counting_tools::{Behaviour, CountingTool, Outcome, ToolServer};
 use super::gate::Gate;
-use super::harness::{Cluster, DEADLINE, settings};
+use super::harness::{Cluster, settings, until};
 use super::notation::{Mode, assert_notation, assert_related, slices};
 use super::scripted_model::script::Answer;
 use super::scripted_model::{Call, Kind, Script, ScriptedModel};
@@ -101,14 +98,13 @@ impl Scene<'_> {
     /// Waits until a result of the agent's calls is recorded.
     async fn has_result(&self) {
         let mut connection = connect(self.cluster).await;
-        let until = Instant::now() + DEADLINE;
         let recorded = "SELECT EXISTS (SELECT 1 FROM tool_returns JOIN steps ON steps.id = tool_returns.step_id \
             WHERE steps.run_id = $1 AND tool_returns.body IS NOT NULL)";
         let run = self.run.trim_start_matches("run-").parse::<uuid::Uuid>().expect("a UUID");
-        while !sqlx::query_scalar::<_, bool>(recorded).bind(run).fetch_one(&mut connection).await.expect("an answer") {
-            assert!(Instant::now() < until, "no result is recorded");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("a result is recorded", async || {
+            sqlx::query_scalar(recorded).bind(run).fetch_one(&mut connection).await.expect("an answer")
+        })
+        .await;
     }
 
     /// Kills the worker that has the run, with another one there to take it over.
@@ -428,13 +424,12 @@ impl Lock {
 
     /// Waits until somebody waits for it.
     async fn is_waited_for(&mut self) {
-        let until = Instant::now() + DEADLINE;
         let waiting = "SELECT EXISTS (SELECT 1 FROM pg_locks \
             WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid)))";
-        while !sqlx::query_scalar::<_, bool>(waiting).fetch_one(&mut self.connection).await.expect("an answer") {
-            assert!(Instant::now() < until, "nobody wants the block");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("somebody wants the block", async || {
+            sqlx::query_scalar(waiting).fetch_one(&mut self.connection).await.expect("an answer")
+        })
+        .await;
     }
 
     async fn release(mut self) {

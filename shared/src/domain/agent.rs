@@ -54,6 +54,27 @@ pub struct PendingApproval {
 }
 
 impl AgentSettings {
+    /// The settings of an agent for which nothing else is said.
+    #[must_use]
+    pub fn new(agent_type: &str, system: &str, model: ModelHandle) -> Self {
+        Self {
+            agent_type: agent_type.to_owned(),
+            system: system.to_owned(),
+            model,
+            model_settings: None,
+            context_window_limit: None,
+            tools: Vec::new(),
+            tool_rules: Vec::new(),
+            secrets: BTreeMap::new(),
+            tags: Vec::new(),
+            description: None,
+            metadata: None,
+            timezone: "UTC".to_owned(),
+            message_buffer_autoclear: false,
+            other: serde_json::Map::new(),
+        }
+    }
+
     /// Whether the agent is of a type that speaks and thinks by calls of tools (api/05 §9).
     #[must_use]
     pub fn is_legacy(&self) -> bool {
@@ -161,22 +182,7 @@ mod tests {
     use super::*;
 
     fn settings() -> AgentSettings {
-        AgentSettings {
-            agent_type: "letta_v1_agent".to_owned(),
-            system: String::new(),
-            model: ModelHandle::demo(),
-            model_settings: None,
-            context_window_limit: None,
-            tools: Vec::new(),
-            tool_rules: Vec::new(),
-            secrets: BTreeMap::new(),
-            tags: Vec::new(),
-            description: None,
-            metadata: None,
-            timezone: "UTC".to_owned(),
-            message_buffer_autoclear: false,
-            other: serde_json::Map::new(),
-        }
+        AgentSettings::new("letta_v1_agent", "", ModelHandle::demo())
     }
 
     fn tool(name: &str, default_requires_approval: Option<bool>) -> Tool {

@@ -158,20 +158,9 @@ mod tests {
 
     fn settings(tools: &[&str], rules: serde_json::Value) -> AgentSettings {
         AgentSettings {
-            agent_type: "letta_v1_agent".to_owned(),
-            system: "Base.".to_owned(),
-            model: ModelHandle::demo(),
-            model_settings: None,
-            context_window_limit: None,
             tools: tools.iter().map(|name| (*name).to_owned()).collect(),
             tool_rules: serde_json::from_value(rules).expect("rules"),
-            secrets: BTreeMap::new(),
-            tags: Vec::new(),
-            description: None,
-            metadata: None,
-            timezone: "UTC".to_owned(),
-            message_buffer_autoclear: false,
-            other: serde_json::Map::new(),
+            ..AgentSettings::new("letta_v1_agent", "Base.", ModelHandle::demo())
         }
     }
 

@@ -193,22 +193,7 @@ impl CreateAgent {
     /// The settings of the new agent with its model and its tools.
     #[must_use]
     pub fn settings(&self, model: ModelHandle, tools: &[Tool]) -> AgentSettings {
-        let mut settings = AgentSettings {
-            agent_type: self.agent_type().to_owned(),
-            system: default_system(self.agent_type()).to_owned(),
-            model,
-            model_settings: None,
-            context_window_limit: None,
-            tools: Vec::new(),
-            tool_rules: Vec::new(),
-            secrets: BTreeMap::new(),
-            tags: Vec::new(),
-            description: None,
-            metadata: None,
-            timezone: "UTC".to_owned(),
-            message_buffer_autoclear: false,
-            other: Map::new(),
-        };
+        let mut settings = AgentSettings::new(self.agent_type(), default_system(self.agent_type()), model);
         self.patch.apply(&mut settings);
         for tool in tools {
             settings.attach(tool);

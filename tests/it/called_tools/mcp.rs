@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{agent, call, calling, failure, returns, say, text, told, until_listed};
+use super::{agent, call, calling, failure, returns, say, text, told};
 use crate::client::{Client, Frame, assistant_text};
 use crate::harness::{Cluster, Dev, Settings, background, directory, settings};
 use crate::mcp::{HttpServer, everything_by_stdio, kill, python_by_stdio, until_gone};
@@ -27,10 +27,10 @@ async fn an_agent_uses_the_reference_server(entry: Value) {
     let data = directory();
     let dev = Dev::start_with(data.path(), servers(data.path(), &json!({"all": entry}))).await;
     let client = &dev.client;
-    let echo = until_listed(client, "all__echo").await;
+    let echo = client.until_listed("all__echo").await;
     assert_eq!((&echo["tool_type"], &echo["safe_to_repeat"]), (&json!("external_mcp"), &json!(true)));
     assert_eq!(echo["json_schema"]["parameters"]["properties"]["message"]["type"], "string");
-    let toggle = until_listed(client, "all__toggle-simulated-logging").await;
+    let toggle = client.until_listed("all__toggle-simulated-logging").await;
     assert_eq!(toggle["safe_to_repeat"], false, "it changes something");
     let external = client.get("/v1/tools/?tool_types=external_mcp&limit=100").await.ok();
     assert!(external.as_array().expect("a list").iter().all(|tool| tool["tool_type"] == "external_mcp"));
@@ -97,7 +97,7 @@ async fn a_child_that_dies_in_a_call_leaves_its_outcome_open_and_is_started_agai
     let data = directory();
     let mut dev = Dev::start_with(data.path(), servers(data.path(), &json!({"srv": python_by_stdio()}))).await;
     let client = &dev.client;
-    until_listed(client, "srv__die").await;
+    client.until_listed("srv__die").await;
     let agent = agent(client, &["srv__process", "srv__die", "srv__meta"], json!({})).await;
     let first = as_json(&call(client, &agent, "srv__process", &json!({})).await);
     assert_eq!(first["env"]["GIVEN"], "yes");
@@ -126,7 +126,7 @@ async fn a_server_that_is_away_fails_its_calls_and_is_used_when_it_is_back() {
     entry["timeout_ms"] = json!(2000);
     let dev = Dev::start_with(data.path(), servers(data.path(), &json!({"srv": entry}))).await;
     let client = &dev.client;
-    until_listed(client, "srv__odd_name_here").await;
+    client.until_listed("srv__odd_name_here").await;
     let agent = agent(client, &["srv__odd_name_here", "srv__meta"], json!({})).await;
     let hello = json!({"text": "hello"});
     assert_eq!(text(&call(client, &agent, "srv__odd_name_here", &hello).await), "hello");
@@ -144,7 +144,7 @@ async fn a_call_that_waits_is_cancelled_with_its_run() {
     let data = directory();
     let dev = Dev::start_with(data.path(), servers(data.path(), &json!({"srv": python_by_stdio()}))).await;
     let client = &dev.client;
-    until_listed(client, "srv__wait").await;
+    client.until_listed("srv__wait").await;
     let agent = agent(client, &["srv__wait"], json!({})).await;
     let path = data.path().join("waits");
     let mut stream = client.send(&agent, &background(&calling("srv__wait", &json!({"path": path})))).await;
@@ -166,7 +166,7 @@ async fn a_server_is_for_the_tenants_that_the_operator_names() {
     own.extend(settings([("HOLDFAST_API_KEYS", "north=key-of-the-north,south=key-of-the-south")]));
     let dev = Dev::start_with(data.path(), own).await;
     let (north, south) = (dev.client.with_key("key-of-the-north"), dev.client.with_key("key-of-the-south"));
-    let tool = until_listed(&north, "srv__meta").await;
+    let tool = north.until_listed("srv__meta").await;
     assert_eq!(south.get("/v1/tools/?tool_types=external_mcp").await.ok(), json!([]));
     let id = tool["id"].as_str().expect("an id");
     south.get(&format!("/v1/tools/{id}")).await.refused(404);
@@ -181,8 +181,8 @@ async fn a_worker_finds_tools_and_every_api_has_them() {
     let servers = servers(data.path(), &json!({"all": everything_by_stdio(), "srv": python_by_stdio()}));
     let mut cluster = Cluster::start_with(2, 1, servers).await;
     let (here, there) = (cluster.client(0), cluster.client(1));
-    until_listed(&here, "all__echo").await;
-    let process = until_listed(&there, "srv__process").await;
+    here.until_listed("all__echo").await;
+    let process = there.until_listed("srv__process").await;
     let agent = agent(&here, &["all__echo"], json!({})).await;
     let id = process["id"].as_str().expect("an id");
     there.patch_bare(&format!("/v1/agents/{agent}/tools/attach/{id}")).await.ok();

@@ -5,10 +5,9 @@ mod mcp;
 mod python;
 
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::client::{Client, Frame, assert_same_bytes};
-use super::harness::{DEADLINE, background};
+use super::harness::background;
 use super::notation::{Mode, assert_notation, assert_related, slices};
 
 /// A directive that calls a tool.
@@ -85,17 +84,4 @@ fn text(result: &Value) -> &str {
 fn failure(result: &Value) -> &str {
     assert_eq!(result["status"], "error", "{result}");
     result["tool_return"].as_str().expect("a text")
-}
-
-/// Waits until a tool is listed.
-async fn until_listed(client: &Client, name: &str) -> Value {
-    let until = Instant::now() + DEADLINE;
-    loop {
-        let found = client.get(&format!("/v1/tools/?name={name}")).await.ok();
-        if let Some(tool) = found.get(0) {
-            return tool.clone();
-        }
-        assert!(Instant::now() < until, "{name} is not listed");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
 }

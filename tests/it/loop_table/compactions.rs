@@ -13,7 +13,6 @@ pub(super) const ROWS: &[Row] = rows![&Kind::ALL;
     a_context_that_is_nearly_full_at_the_end,
     a_context_that_is_nearly_full_between_steps,
     a_summary_that_fails,
-    a_summary_that_is_empty,
     a_summary_that_fails_when_there_is_no_room,
     a_summary_by_the_agent_itself,
     a_system_message_that_is_too_long,
@@ -143,31 +142,19 @@ async fn a_context_that_is_nearly_full_between_steps(stage: Stage) {
     script.assert_used_up();
 }
 
-/// A run does not stop for it: what cannot be summarised now stays for the next time.
+/// A run does not stop for it: what cannot be summarised now stays for the next time. A summary that says nothing would
+/// lose what it stands for.
 async fn a_summary_that_fails(stage: Stage) {
-    let refused = Answer::refused(Failure::Invalid("No summaries today.".to_owned()));
-    let answers = talked().chain([full(Answer::text("Fifth.")), refused, Answer::text("Sixth.")]);
-    let script = stage.script(answers);
-    let agent = stage.agent(&script, json!({"context_window_limit": WINDOW})).await;
-    talk(&stage, &agent).await;
-    send(&stage, &agent, true).await.is("P A S:end_turn U");
-    stage.say(&agent, "Six").await.is("P A S:end_turn U");
-    let after = sent(&script, 7).await;
-    assert_eq!((after.len(), after[0].as_str()), (11, "One"), "nothing was taken out");
-    script.assert_used_up();
-}
-
-/// A summary that says nothing would lose what it stands for.
-async fn a_summary_that_is_empty(stage: Stage) {
-    let script =
-        stage.script(talked().chain([full(Answer::text("Fifth.")), Answer::text(" \n"), Answer::text("Sixth.")]));
-    let agent = stage.agent(&script, json!({"context_window_limit": WINDOW})).await;
-    talk(&stage, &agent).await;
-    send(&stage, &agent, true).await.is("P A S:end_turn U");
-    stage.say(&agent, "Six").await.is("P A S:end_turn U");
-    let after = sent(&script, 7).await;
-    assert_eq!((after.len(), after[0].as_str()), (11, "One"), "nothing was taken out");
-    script.assert_used_up();
+    for failed in [Answer::refused(Failure::Invalid("No summaries today.".to_owned())), Answer::text(" \n")] {
+        let script = stage.script(talked().chain([full(Answer::text("Fifth.")), failed, Answer::text("Sixth.")]));
+        let agent = stage.agent(&script, json!({"context_window_limit": WINDOW})).await;
+        talk(&stage, &agent).await;
+        send(&stage, &agent, true).await.is("P A S:end_turn U");
+        stage.say(&agent, "Six").await.is("P A S:end_turn U");
+        let after = sent(&script, 7).await;
+        assert_eq!((after.len(), after[0].as_str()), (11, "One"), "nothing was taken out");
+        script.assert_used_up();
+    }
 }
 
 /// It sees what it saw before, tools included, and must not call them; a context that was refused is shown as a text.

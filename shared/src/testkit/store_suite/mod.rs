@@ -150,20 +150,10 @@ fn new_id<I: Id>() -> I {
 
 fn default_settings() -> AgentSettings {
     AgentSettings {
-        agent_type: "letta_v1_agent".to_owned(),
-        system: "Be kind.".to_owned(),
-        model: ModelHandle::demo(),
         model_settings: Some(serde_json::json!({"temperature": 0.5})),
         context_window_limit: Some(32_000),
         tools: vec!["memory_replace".to_owned()],
-        tool_rules: Vec::new(),
-        secrets: std::collections::BTreeMap::new(),
-        tags: Vec::new(),
-        description: None,
-        metadata: None,
-        timezone: "UTC".to_owned(),
-        message_buffer_autoclear: false,
-        other: serde_json::Map::new(),
+        ..AgentSettings::new("letta_v1_agent", "Be kind.", ModelHandle::demo())
     }
 }
 
