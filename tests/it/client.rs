@@ -170,7 +170,8 @@ impl Client {
     pub async fn until_listed(&self, name: &str) -> Value {
         let mut found = Value::Null;
         until(&format!("{name} is listed"), async || {
-            found = self.get(&format!("/v1/tools/?name={name}")).await.ok()[0].take();
+            let listed = self.get(&format!("/v1/tools/?name={name}")).await.ok();
+            found = listed.get(0).cloned().unwrap_or_default();
             found.is_object()
         })
         .await;
