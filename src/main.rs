@@ -75,6 +75,7 @@ Settings come from the environment, or in lower case and without HOLDFAST_ from 
   HOLDFAST_PYTHON                   interpreter of Python tools, which run in a sandbox [default: python3]
   HOLDFAST_OUTBOUND_ALLOW           what HTTP tools and images may reach besides public addresses
   HOLDFAST_LOG                      which log lines are written [default: info]
+  OTEL_EXPORTER_OTLP_ENDPOINT       a collector that traces are sent to by OTLP over HTTP
 README.md lists all of them.";
 
 fn main() -> ExitCode {
@@ -96,16 +97,17 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     // Several crates speak TLS; they all use this provider. A second installation cannot happen here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = Settings::load(cli.common.config.as_deref(), &overrides(&command))?;
-    telemetry::start(&settings)?;
+    let telemetry = telemetry::start(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    match command {
-        Command::Dev(options) => runtime.block_on(dev::run(&settings, &options))?,
-        Command::Api(_) => runtime.block_on(api::run(&settings))?,
-        Command::Worker => runtime.block_on(worker::run(&settings))?,
-        Command::Migrate => runtime.block_on(migrate::run(&settings))?,
+    let result = match command {
+        Command::Dev(options) => runtime.block_on(dev::run(&settings, &options)),
+        Command::Api(_) => runtime.block_on(api::run(&settings)),
+        Command::Worker => runtime.block_on(worker::run(&settings)),
+        Command::Migrate => runtime.block_on(migrate::run(&settings)),
         Command::SandboxExec(options) => return sandbox::run(&options),
-    }
-    Ok(ExitCode::SUCCESS)
+    };
+    telemetry.stop();
+    result.map(|()| ExitCode::SUCCESS)
 }
 
 /// What the command line says about settings.

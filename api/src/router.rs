@@ -1,13 +1,17 @@
 //! All routes on one page.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, MatchedPath};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, patch, post};
 use axum::{Router, middleware};
+use holdfast_shared::telemetry::traces::{self, TRACEPARENT};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
+use tracing::Span;
+use tracing::field::Empty;
 
 use crate::error::ApiError;
 use crate::routes::{agents, blocks, health, messages, models, runs, tools};
@@ -64,8 +68,32 @@ pub fn router(services: Services, options: Options) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), auth::check))
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(TraceLayer::new_for_http())
+        .layer(TraceLayer::new_for_http().make_span_with(request_span).on_response(record_status))
         .with_state(app)
+}
+
+/// The span of a request: a part of the caller's trace if it has one. Paths are shown as the router has them, since ids
+/// and names would make every span another kind.
+fn request_span<B>(request: &http::Request<B>) -> Span {
+    let route = request.extensions().get::<MatchedPath>().map_or("", |path| path.as_str().trim_end_matches('/'));
+    let span = tracing::info_span!(
+        "request",
+        otel.name = %format_args!("{} {route}", request.method()),
+        otel.kind = "server",
+        http.request.method = %request.method(),
+        http.route = route,
+        http.response.status_code = Empty,
+        otel.status_code = Empty,
+    );
+    traces::join(&span, request.headers().get(TRACEPARENT).and_then(|trace| trace.to_str().ok()));
+    span
+}
+
+fn record_status<B>(response: &http::Response<B>, _: Duration, span: &Span) {
+    span.record("http.response.status_code", response.status().as_u16());
+    if response.status().is_server_error() {
+        span.record("otel.status_code", "error");
+    }
 }
 
 async fn no_route() -> ApiError {

@@ -17,6 +17,7 @@ pub struct Client {
     /// `http://host:port`
     pub base: String,
     key: Option<String>,
+    headers: Vec<(&'static str, String)>,
     http: reqwest::Client,
 }
 
@@ -52,7 +53,7 @@ impl Client {
         // A second test of the same process finds the provider installed; that is what is wanted.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
-        Self { base: base.trim_end_matches('/').to_owned(), key: None, http }
+        Self { base: base.trim_end_matches('/').to_owned(), key: None, headers: Vec::new(), http }
     }
 
     /// The same server, with a key.
@@ -60,8 +61,19 @@ impl Client {
         Self { key: Some(key.to_owned()), ..self.clone() }
     }
 
+    /// The same with one more header on each request.
+    pub fn with_header(&self, name: &'static str, value: &str) -> Self {
+        let mut headers = self.headers.clone();
+        headers.push((name, value.to_owned()));
+        Self { headers, ..self.clone() }
+    }
+
     fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.base)).header("accept", "application/json");
+        let mut request =
+            self.http.request(method, format!("{}{path}", self.base)).header("accept", "application/json");
+        for (name, value) in &self.headers {
+            request = request.header(*name, value);
+        }
         match &self.key {
             Some(key) => request.bearer_auth(key),
             None => request,

@@ -26,3 +26,4 @@ mod settings;
 mod socket;
 mod tidy;
 mod tools_api;
+mod traces;

@@ -7,10 +7,12 @@ use holdfast_shared::domain::limits::DELIVERY_HELD;
 use holdfast_shared::ports::run_queue::{Consumer, Delivery, Settlement};
 use holdfast_shared::ports::signals::Signal;
 use holdfast_shared::ports::store::WorkerFacts;
+use holdfast_shared::telemetry::traces;
 use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::Worker;
 use crate::claim::Taken;
@@ -131,7 +133,15 @@ impl Worker {
                 return settle(delivery, AttemptEnd::Untried.settlement()).await;
             }
         };
-        let mut attempt = std::pin::pin!(self.execute(*claimed, stopping));
+        let span = tracing::info_span!(
+            "attempt",
+            otel.kind = "consumer",
+            run.id = %claimed.run.id,
+            agent.id = %claimed.run.agent_id,
+            lease.epoch = %claimed.lease.epoch,
+        );
+        traces::join(&span, delivery.hint().trace.as_deref());
+        let mut attempt = std::pin::pin!(self.execute(*claimed, stopping).instrument(span));
         tokio::select! {
             end = &mut attempt => settle(delivery, end.settlement()).await,
             () = tokio::time::sleep(DELIVERY_HELD) => {

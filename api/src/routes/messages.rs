@@ -12,6 +12,7 @@ use holdfast_shared::domain::position::SeqId;
 use holdfast_shared::domain::run::{Run, RunState, RunType, Speech};
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::ports::store::MessageFilter;
+use holdfast_shared::telemetry::traces::{self, TRACEPARENT};
 use holdfast_shared::wire::request::SendRequest;
 use holdfast_shared::wire::response::{LettaResponse, shown};
 use holdfast_shared::wire::run as wire_run;
@@ -157,7 +158,8 @@ fn wish(tenant: TenantId, agent: AgentId, request: SendRequest, run_type: RunTyp
         tracing::info!(agent.id = %agent, "an SDK repeats a request");
     }
     // The form has a fixed length in every version that exists; anything longer is not one.
-    let trace = text("traceparent").filter(|trace| trace.len() <= 64).map(str::to_owned);
+    let given = || text(TRACEPARENT).filter(|trace| trace.len() <= 64).map(str::to_owned);
+    let trace = traces::current().or_else(given);
     StartRun { tenant, agent, request, run_type, trace, is_retry }
 }
 

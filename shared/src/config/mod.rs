@@ -67,6 +67,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("HOLDFAST_PYTHON_MEMORY_BYTES", "python_memory_bytes"),
     ("HOLDFAST_PYTHON_OUTPUT_BYTES", "python_output_bytes"),
     ("HOLDFAST_PYTHON_CONCURRENCY", "python_concurrency"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_endpoint"),
     ("HOLDFAST_LOG", "log"),
     ("HOLDFAST_LOG_FORMAT", "log_format"),
 ];
@@ -152,6 +153,7 @@ struct Raw {
     python_memory_bytes: u64,
     python_output_bytes: usize,
     python_concurrency: u16,
+    otlp_endpoint: Option<String>,
     log: String,
     log_format: LogFormat,
 }
@@ -206,6 +208,7 @@ impl Default for Raw {
             python_memory_bytes: 512 * 1024 * 1024,
             python_output_bytes: 1024 * 1024,
             python_concurrency: 8,
+            otlp_endpoint: None,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
         }
@@ -259,6 +262,8 @@ pub struct Settings {
     pub models: ModelSettings,
     /// Where `dev` keeps its data; `None` if there is no home to put it under.
     pub data_dir: Option<PathBuf>,
+    /// Base URL of a collector that takes traces by OTLP over HTTP; without it none are sent.
+    pub otlp_endpoint: Option<String>,
     /// Which log lines are written, as a `tracing` filter.
     pub log: String,
     /// How they look.
@@ -385,6 +390,7 @@ impl Settings {
             redis_url: raw.redis_url,
             prefix: raw.prefix,
             data_dir: raw.data_dir.or_else(default_data_dir),
+            otlp_endpoint: raw.otlp_endpoint,
             log: raw.log,
             log_format: raw.log_format,
         })
@@ -452,6 +458,7 @@ impl Raw {
         self.anthropic_base_url = self.anthropic_base_url.filter(keep);
         self.gemini_base_url = self.gemini_base_url.filter(keep);
         self.default_model = self.default_model.filter(keep);
+        self.otlp_endpoint = self.otlp_endpoint.filter(keep);
         self.data_dir = self.data_dir.filter(|path| !path.as_os_str().is_empty());
         if self.python.trim().is_empty() {
             self.python = Self::default().python;

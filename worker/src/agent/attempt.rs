@@ -22,6 +22,8 @@ use holdfast_shared::ports::store::{ApprovalChange, Claimed, Context, RunEnd, St
 use holdfast_shared::wire::event::Encoder;
 use holdfast_shared::wire::message::{SliceHead, answer_slices, request_slices, returns_slice};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 use uuid::Uuid;
 
 use super::answer::Heads;
@@ -96,6 +98,11 @@ pub(super) struct Current {
 impl Current {
     pub(super) const fn new(id: StepId, number: u32, started_at: Timestamp) -> Self {
         Self { id, number, started_at, shown_as: id, llm_request_ns: None, retries: Vec::new(), is_compacted: false }
+    }
+
+    /// Says in the span of the step which one it is.
+    pub(super) fn name_span(&self) {
+        tracing::Span::current().record("step.id", tracing::field::display(self.id));
     }
 
     /// The message that the model's answer becomes. It has the UUID of its step, so that a successor knows which
@@ -182,10 +189,11 @@ impl<'a> Attempt<'a> {
                 self.writer.flush().await?;
                 return Err(Interrupt::Drained);
             }
+            let span = tracing::info_span!("step", step.number = number, step.id = Empty);
             let then = match (recorded.take(), self.run.request.answering) {
-                (Some((step, answer)), _) => self.finish_recorded(step, answer).await?,
-                (None, Some(answering)) if number == 1 => self.answer_calls(answering).await?,
-                (None, _) => self.step(number).await?,
+                (Some((step, answer)), _) => self.finish_recorded(step, answer).instrument(span).await?,
+                (None, Some(answering)) if number == 1 => self.answer_calls(answering).instrument(span).await?,
+                (None, _) => self.step(number).instrument(span).await?,
             };
             if then == Then::End {
                 return Ok(());

@@ -10,10 +10,12 @@ use holdfast_shared::domain::message::{Answer, Body};
 use holdfast_shared::domain::run::Outcome;
 use holdfast_shared::domain::step::{RecordedAnswer, StepStatus};
 use holdfast_shared::domain::stop_reason::StopReason;
-use holdfast_shared::domain::tool::{Tool, ToolCall, ToolReturn};
+use holdfast_shared::domain::tool::{Tool, ToolCall, ToolReturn, ToolStatus};
 use holdfast_shared::domain::usage::Usage;
 use holdfast_shared::ports::store::{ApprovalChange, NewStep, StoreError};
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use super::approval::{Answered, answered};
 use super::attempt::{Attempt, Commit, Current, Interrupt, Then, Waited, wait_for};
@@ -43,6 +45,7 @@ impl Attempt<'_> {
         mut step: Current,
         recorded: RecordedAnswer,
     ) -> Result<Then, Interrupt> {
+        step.name_span();
         match (recorded.answers, self.run.request.answering) {
             (Some(_), Some(answering)) => {
                 step.shown_as = answering.step;
@@ -100,6 +103,7 @@ impl Attempt<'_> {
         }
         let started_at = self.services.seams.now();
         let mut step = Current::new(self.services.seams.id(), 1, started_at);
+        step.name_span();
         step.shown_as = answering.step;
         let new = NewStep { id: step.id, number: 1, model: self.model(), started_at, answers: Some(answering.step) };
         self.services.store.begin_step(&self.lease, &new).await?;
@@ -274,9 +278,20 @@ impl Attempt<'_> {
             .iter()
             .map(|(place, tool, call)| {
                 let report = report.clone();
-                let future: BoxFuture<'_, _> = Box::pin(async move {
-                    caller.carry_out(*place, tool, call, report).await.map(|tool_return| (*place, tool_return))
-                });
+                let span = tracing::info_span!(
+                    "tool call",
+                    tool.name = tool.spec.name,
+                    tool.call_id = call.id,
+                    otel.status_code = Empty,
+                );
+                let carried_out = async move {
+                    let tool_return = caller.carry_out(*place, tool, call, report).await?;
+                    if tool_return.status == ToolStatus::Error {
+                        tracing::Span::current().record("otel.status_code", "error");
+                    }
+                    Ok((*place, tool_return))
+                };
+                let future: BoxFuture<'_, _> = Box::pin(carried_out.instrument(span));
                 future
             })
             .collect();

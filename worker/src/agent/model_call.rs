@@ -8,6 +8,8 @@ use holdfast_shared::domain::message::Answer;
 use holdfast_shared::domain::run::{ErrorType, RunError, StreamMode};
 use holdfast_shared::domain::step::Retry;
 use holdfast_shared::ports::model_client::{ModelError, ModelRequest};
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use super::answer::{self, Assembly, End, View};
 use super::attempt::{Attempt, Current, Interrupt, Waited, nanos, wait_for};
@@ -36,13 +38,22 @@ impl Attempt<'_> {
     ) -> Result<Called, Interrupt> {
         let mut waited = Duration::ZERO;
         loop {
-            let (tried, assembled) = self.try_model(step, &request, waiting).await?;
+            let span = tracing::info_span!(
+                "model call",
+                otel.kind = "client",
+                model = %request.model,
+                otel.status_code = Empty,
+                error.type = Empty,
+            );
+            let (tried, assembled) = self.try_model(step, &request, waiting).instrument(span.clone()).await?;
             let Assembled { answer, partial, has_begun } = assembled;
             let error = match tried {
                 Waited::Done(Ok(end)) => return Ok(Called::Answered { answer, end }),
                 Waited::Done(Err(error)) => error,
                 Waited::Cancelled => return Ok(Called::Cancelled { partial }),
             };
+            span.record("otel.status_code", "error").record("error.type", error.error_type.as_str());
+            drop(span);
             if error.is_context_overflow && !has_begun && !step.is_compacted {
                 step.is_compacted = true;
                 match self.compact_for_call(step).await? {

@@ -38,6 +38,7 @@ impl Attempt<'_> {
         let request = self.request(&offer);
         let started_at = self.services.seams.now();
         let mut step = Current::new(self.services.seams.id(), number, started_at);
+        step.name_span();
         let new = NewStep { id: step.id, number, model: request.model.clone(), started_at, answers: None };
         self.services.store.begin_step(&self.lease, &new).await?;
         let called = self.call_model(&mut step, request, &offer, &waiting).await?;
