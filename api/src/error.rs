@@ -148,6 +148,9 @@ impl ApiError {
     /// The cursor of a page names nothing in the list.
     pub(crate) const UNKNOWN_CURSOR: Self = Self::Unknown("the cursor of the page");
 
+    /// No such conversation for this tenant.
+    pub(crate) const NO_CONVERSATION: Self = Self::Unknown("the conversation");
+
     /// What fan-out says of a run.
     pub(crate) fn of_fanout(error: FanoutError, run: RunId) -> Self {
         match error {

@@ -4,10 +4,11 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use holdfast_shared::domain::ids::{AgentId, Id, RunId, ToolId};
+use holdfast_shared::domain::ids::{AgentId, ConversationId, Id, RunId, ToolId};
 use holdfast_shared::domain::message::MessageType;
 use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::tenant::TenantId;
+use holdfast_shared::domain::thread::ThreadScope;
 use holdfast_shared::wire::read::remove_nuls;
 use holdfast_shared::wire::request::message_type;
 use serde_json::{Map, Value};
@@ -59,6 +60,31 @@ impl FromRequestParts<App> for NamePath {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         path_text(parts, app, "name").await.map(Self).ok_or(ApiError::NoRoute)
+    }
+}
+
+/// The conversation in the path (api/04 §8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConversationPath {
+    /// One by its id.
+    Conversation(ConversationId),
+    /// `default`: an agent's own thread; the request says elsewhere of which agent.
+    Default,
+    /// The id of an agent: its own thread; a spelling that is going out of use.
+    Agent(AgentId),
+}
+
+impl FromRequestParts<App> for ConversationPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let bad = ApiError::BadPathId(ConversationId::PREFIX);
+        let text = path_text(parts, app, "conversation_id").await.ok_or(bad)?;
+        if text == "default" {
+            return Ok(Self::Default);
+        }
+        let conversation = text.parse().map(Self::Conversation);
+        conversation.or_else(|_| text.parse().map(Self::Agent)).map_err(|_| ApiError::BadPathId(ConversationId::PREFIX))
     }
 }
 
@@ -183,6 +209,15 @@ impl QueryFields {
     /// The ids of a key that can repeat and whose values can be lists, separated by commas.
     pub(crate) fn ids<I: Id>(&self, name: &str) -> Result<Vec<I>, ApiError> {
         self.listed(name).map(|value| read_id(name, value)).collect()
+    }
+
+    /// The threads that `conversation_id` means: `default` is what agents have outside of conversations.
+    pub(crate) fn threads(&self) -> Result<ThreadScope, ApiError> {
+        Ok(match self.one("conversation_id") {
+            None => ThreadScope::All,
+            Some("default") => ThreadScope::Own,
+            Some(id) => ThreadScope::Conversation(read_id("conversation_id", id)?),
+        })
     }
 
     /// The order that was asked for, if any.

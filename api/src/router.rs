@@ -14,7 +14,7 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use crate::error::ApiError;
-use crate::routes::{agents, blocks, health, messages, models, runs, tools};
+use crate::routes::{agents, blocks, conversations, health, messages, models, runs, tools};
 use crate::{App, Options, Services, auth};
 
 /// The whole API. Every path is served with and without a trailing slash, and nothing is redirected (api/00 §2).
@@ -22,7 +22,7 @@ pub fn router(services: Services, options: Options) -> Router {
     let max_body_bytes = options.max_body_bytes;
     let app = App { services: Arc::new(services), options: Arc::new(options) };
 
-    let routes: [(&str, MethodRouter<App>); 32] = [
+    let routes: [(&str, MethodRouter<App>); 39] = [
         ("/v1/health", get(health::health)),
         ("/v1/ready", get(health::ready)),
         ("/v1/models", get(models::list)),
@@ -41,6 +41,16 @@ pub fn router(services: Services, options: Options) -> Router {
         ("/v1/agents/{agent_id}/tools/attach/{tool_id}", patch(tools::attach)),
         ("/v1/agents/{agent_id}/tools/detach/{tool_id}", patch(tools::detach)),
         ("/v1/agents/{agent_id}/tools/approval/{name}", patch(tools::set_approval)),
+        ("/v1/conversations", get(conversations::list).post(conversations::create)),
+        (
+            "/v1/conversations/{conversation_id}",
+            get(conversations::retrieve).patch(conversations::update).delete(conversations::delete),
+        ),
+        ("/v1/conversations/{conversation_id}/messages", get(conversations::list_messages).post(conversations::send)),
+        ("/v1/conversations/{conversation_id}/stream", post(conversations::resume)),
+        ("/v1/conversations/{conversation_id}/cancel", post(conversations::cancel)),
+        ("/v1/conversations/{conversation_id}/fork", post(conversations::fork)),
+        ("/v1/conversations/{conversation_id}/recompile", post(conversations::recompile)),
         ("/v1/tools", get(tools::list).post(tools::put).put(tools::put)),
         ("/v1/tools/count", get(tools::count)),
         ("/v1/tools/{tool_id}", get(tools::retrieve).patch(tools::update).delete(tools::delete)),

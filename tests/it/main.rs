@@ -7,6 +7,7 @@ mod client;
 mod contract_event_log;
 mod contract_run_queue;
 mod contract_store;
+mod conversations;
 mod counting_tools;
 mod distributed;
 mod embedded;

@@ -12,6 +12,7 @@ use holdfast_shared::domain::message::{Body, Content, Labels, Message};
 use holdfast_shared::domain::model::ModelHandle;
 use holdfast_shared::domain::page::Order;
 use holdfast_shared::domain::prompt::{self, PromptFacts};
+use holdfast_shared::domain::thread::{Thread, ThreadScope};
 use holdfast_shared::ports::seams::Seams;
 use holdfast_shared::ports::store::{AgentChange, AgentFilter};
 use holdfast_shared::wire::agent::{CreateAgent, UpdateAgent, agent_state};
@@ -123,7 +124,7 @@ pub(crate) async fn delete(
     if !app.services.store.delete_agent(&tenant, id, app.services.seams.now()).await? {
         return Err(ApiError::NoAgent);
     }
-    cancel_runs::cancel_all(&app, &tenant, &agent).await?;
+    cancel_runs::cancel_all(&app, &tenant, id, ThreadScope::All, agent.pending_approval.as_ref()).await?;
     tracing::info!(agent.id = %id, "an agent was deleted");
     Ok(Json(json!({"message": format!("Agent id={id} successfully deleted")})))
 }
@@ -138,7 +139,7 @@ pub(crate) async fn recompile(
 ) -> Result<Json<String>, ApiError> {
     query.boolean("update_timestamp")?;
     let is_kept = !query.boolean("dry_run")?.unwrap_or(false);
-    let text = app.services.store.recompile(&tenant, id, is_kept, app.services.seams.now()).await?;
+    let text = app.services.store.recompile(&tenant, Thread::own(id), is_kept, app.services.seams.now()).await?;
     text.map(Json).ok_or(ApiError::NoAgent)
 }
 

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::domain::Timestamp;
 use crate::domain::agent::{Agent, AgentSettings};
 use crate::domain::block::{Block, BlockChange, BlockWriteError};
+use crate::domain::conversation::{Conversation, ConversationChange};
 use crate::domain::event::Event;
-use crate::domain::ids::{AgentId, MessageId, RunId, StepId, ToolId, WorkerId};
+use crate::domain::ids::{AgentId, ConversationId, MessageId, RunId, StepId, ToolId, WorkerId};
 use crate::domain::lease::{Lease, TakeoverAfter};
 use crate::domain::message::{Body, Message, Role};
 use crate::domain::model::ModelHandle;
@@ -23,6 +24,7 @@ use crate::domain::run::{Outcome, Run, RunRequest, RunState, RunStatus};
 use crate::domain::step::{OpenStep, Retry, Step, StepError, StepStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
+use crate::domain::thread::{Thread, ThreadScope};
 use crate::domain::tool::{Tool, ToolReturn};
 use crate::domain::usage::{RunUsage, Usage};
 use crate::ports::run_queue::RunHint;
@@ -128,6 +130,53 @@ pub struct RunFilter {
     pub background: Option<bool>,
     /// Ended for this reason.
     pub stop_reason: Option<StopReason>,
+    /// Of these threads.
+    pub threads: ThreadScope,
+}
+
+/// What conversations are listed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ConversationOrder {
+    /// When they were made.
+    #[default]
+    Creation,
+    /// When their last message came; those without one count as made.
+    LastMessage,
+    /// When their last run ended; those without one count as made.
+    LastRun,
+}
+
+/// Which conversations to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ConversationFilter {
+    /// Of this agent.
+    pub agent: Option<AgentId>,
+    /// A part of the summary, any case.
+    pub summary: Option<String>,
+    /// Put away or not.
+    pub archived: Option<bool>,
+    /// The order.
+    pub order: ConversationOrder,
+}
+
+/// Where the messages of a new conversation come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fork {
+    /// The thread.
+    pub from: Thread,
+    /// The last message that is taken over; `None` means all.
+    pub until: Option<MessageId>,
+}
+
+/// What came of making a conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ConversationMade {
+    /// It is there.
+    Made(Box<Conversation>),
+    /// No such agent for this tenant.
+    NoAgent,
+    /// The fork's message is not in the thread that it names.
+    NoMessage,
 }
 
 /// Which messages of an agent to list.
@@ -135,8 +184,30 @@ pub struct RunFilter {
 pub struct MessageFilter {
     /// The agent.
     pub agent: AgentId,
+    /// Only those of this thread, in a fork also those that it shares; `None` means all of the agent.
+    pub thread: Option<Thread>,
     /// Only what this run brought or made.
     pub run: Option<RunId>,
+}
+
+impl MessageFilter {
+    /// All messages of an agent, in all of its threads.
+    #[must_use]
+    pub const fn agent(agent: AgentId) -> Self {
+        Self { agent, thread: None, run: None }
+    }
+
+    /// Those of a thread.
+    #[must_use]
+    pub const fn thread(thread: Thread) -> Self {
+        Self { agent: thread.agent, thread: Some(thread), run: None }
+    }
+
+    /// What a run brought or made.
+    #[must_use]
+    pub const fn run(agent: AgentId, run: RunId) -> Self {
+        Self { agent, thread: None, run: Some(run) }
+    }
 }
 
 /// A search in an agent's history.
@@ -178,7 +249,7 @@ pub struct NewRun {
     pub opening: Vec<Event>,
     /// W3C `traceparent` of the request.
     pub trace: Option<String>,
-    /// Most runs of the agent that may be created or running, this one included.
+    /// Most runs of the thread that may be created or running, this one included.
     pub max_queued: u32,
 }
 
@@ -187,7 +258,7 @@ impl NewRun {
     #[must_use]
     pub fn new(
         tenant: TenantId,
-        agent_id: AgentId,
+        thread: Thread,
         request: RunRequest,
         input: Vec<Message>,
         max_queued: u32,
@@ -199,7 +270,8 @@ impl NewRun {
         let run = Run {
             id,
             tenant,
-            agent_id,
+            agent_id: thread.agent,
+            conversation_id: thread.conversation,
             request,
             state: RunState::Created,
             cancel_requested: false,
@@ -223,7 +295,9 @@ pub enum Accepted {
     KeyReused(RunId),
     /// No such agent for this tenant.
     NoAgent,
-    /// The agent has too many runs waiting; this one is active.
+    /// No such conversation of the agent.
+    NoConversation,
+    /// The thread has too many runs waiting; this one is active.
     TooMany(RunId),
     /// Calls of the agent wait for the client's answer, which this run is not; they are in this message.
     ApprovalPending(MessageId),
@@ -372,6 +446,8 @@ pub enum ApprovalChange {
 pub struct ExpiredApproval {
     /// The agent's owner.
     pub tenant: TenantId,
+    /// Where they wait.
+    pub thread: Thread,
     /// The message that has them.
     pub request: Message,
 }
@@ -471,11 +547,11 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Option<Agent>, StoreError>;
     /// Deletes an agent; its runs and messages stay until retention takes them. Whether there was one.
     async fn delete_agent(&self, tenant: &TenantId, id: AgentId, now: Timestamp) -> Result<bool, StoreError>;
-    /// Compiles an agent's system message anew and says its text; `is_kept` stores it. `None` if there is no agent.
+    /// Compiles a thread's system message anew and says its text; `is_kept` stores it. `None` if there is no such thread.
     async fn recompile(
         &self,
         tenant: &TenantId,
-        id: AgentId,
+        thread: Thread,
         is_kept: bool,
         now: Timestamp,
     ) -> Result<Option<String>, StoreError>;
@@ -488,6 +564,42 @@ pub trait Store: Send + Sync + 'static {
         change: &BlockChange,
         now: Timestamp,
     ) -> Result<BlockChanged, StoreError>;
+
+    // Conversations
+
+    /// Stores a new conversation, with a system message that is compiled for it; answers it as it is then. `None` if the
+    /// agent is unknown. `fork` names where its messages come from.
+    async fn create_conversation(
+        &self,
+        tenant: &TenantId,
+        conversation: &Conversation,
+        system: MessageId,
+        fork: Option<&Fork>,
+    ) -> Result<ConversationMade, StoreError>;
+    /// A conversation; `None` if this tenant has none of that id.
+    async fn conversation(&self, tenant: &TenantId, id: ConversationId) -> Result<Option<Conversation>, StoreError>;
+    /// A page of conversations.
+    async fn conversations(
+        &self,
+        tenant: &TenantId,
+        filter: &ConversationFilter,
+        page: &Page<ConversationId>,
+    ) -> Result<Vec<Conversation>, StoreError>;
+    /// Changes a conversation; `None` if there is none.
+    async fn change_conversation(
+        &self,
+        tenant: &TenantId,
+        id: ConversationId,
+        change: &ConversationChange,
+        now: Timestamp,
+    ) -> Result<Option<Conversation>, StoreError>;
+    /// Deletes a conversation; its runs and messages stay until retention takes them. Whether there was one.
+    async fn delete_conversation(
+        &self,
+        tenant: &TenantId,
+        id: ConversationId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
 
     // Tools. A tenant sees the built-in ones, those that the operator gives to everyone, and its own, each name once: its
     // own tool hides one of the operator.
@@ -525,8 +637,10 @@ pub trait Store: Send + Sync + 'static {
     async fn accept_run(&self, new: &NewRun) -> Result<Accepted, StoreError>;
     /// The run that a request with this key made, if any.
     async fn run_by_key(&self, agent: AgentId, key: &RequestKey) -> Result<Option<Accepted>, StoreError>;
-    /// The oldest run of an agent that is not over and was asked for without a key and with this content.
-    async fn active_run_by_content(&self, agent: AgentId, content: &str) -> Result<Option<Run>, StoreError>;
+    /// The oldest run of a thread that is not over and was asked for without a key and with this content.
+    async fn active_run_by_content(&self, thread: Thread, content: &str) -> Result<Option<Run>, StoreError>;
+    /// The newest run of a thread that a message with this `otid` came with.
+    async fn run_by_otid(&self, thread: Thread, otid: &str) -> Result<Option<Run>, StoreError>;
     /// A run; `None` if this tenant has none of that id.
     async fn run(&self, tenant: &TenantId, id: RunId) -> Result<Option<Run>, StoreError>;
     /// A page of runs.

@@ -1,9 +1,10 @@
 //! The two spellings of a time (api/00 §3).
 
-use chrono::SecondsFormat;
+use chrono::{Datelike as _, SecondsFormat};
 use serde::Serializer;
 
 use crate::domain::Timestamp;
+use crate::wire::read::{BodyError, Node};
 
 /// In events and messages: whole seconds and an explicit offset, `2026-01-15T10:00:00+00:00`.
 #[must_use]
@@ -15,6 +16,25 @@ pub fn in_events(at: Timestamp) -> String {
 #[must_use]
 pub fn elsewhere(at: Timestamp) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// Reads a time as clients write it: ISO 8601 with an offset, or without one, which is UTC then.
+#[must_use]
+pub fn parse(text: &str) -> Option<Timestamp> {
+    let with_offset = chrono::DateTime::parse_from_rfc3339(text).map(|at| at.to_utc());
+    let without = || chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").map(|at| at.and_utc());
+    let day = || text.parse::<chrono::NaiveDate>().map(|day| day.and_time(chrono::NaiveTime::MIN).and_utc());
+    let at = with_offset.or_else(|_| without()).or_else(|_| day()).ok()?;
+    // Four digits: what is beyond could not be written as it is read.
+    (1..=9999).contains(&at.year()).then_some(at)
+}
+
+/// The same of a field of a body.
+///
+/// # Errors
+/// It is no time.
+pub fn read(node: &Node<'_>) -> Result<Timestamp, BodyError> {
+    parse(node.string()?).ok_or_else(|| node.malformed("must be a time in ISO 8601, such as 2026-01-15T10:00:00Z"))
 }
 
 /// [`in_events`] for `serialize_with`.

@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use holdfast_shared::domain::Timestamp;
 use holdfast_shared::domain::agent::Agent;
 use holdfast_shared::domain::block::BlockChange;
+use holdfast_shared::domain::conversation::{Conversation, ConversationChange};
 use holdfast_shared::domain::event::Event;
-use holdfast_shared::domain::ids::{AgentId, MessageId, RunId, StepId, ToolId, WorkerId};
+use holdfast_shared::domain::ids::{AgentId, ConversationId, MessageId, RunId, StepId, ToolId, WorkerId};
 use holdfast_shared::domain::lease::{Lease, TakeoverAfter};
 use holdfast_shared::domain::message::Message;
 use holdfast_shared::domain::page::Page;
@@ -18,6 +19,7 @@ use holdfast_shared::domain::position::SeqId;
 use holdfast_shared::domain::run::Run;
 use holdfast_shared::domain::step::Step;
 use holdfast_shared::domain::tenant::TenantId;
+use holdfast_shared::domain::thread::Thread;
 use holdfast_shared::domain::tool::{Tool, ToolReturn};
 use holdfast_shared::ports::event_log::{EventLog, Live, LogError, Subscription};
 use holdfast_shared::ports::store::*;
@@ -249,7 +251,7 @@ impl Store for FakeStore {
     async fn delete_agent(&self, _: &TenantId, _: AgentId, _: Timestamp) -> Result<bool, StoreError> {
         unreachable!("no part of the fan-out")
     }
-    async fn recompile(&self, _: &TenantId, _: AgentId, _: bool, _: Timestamp) -> Result<Option<String>, StoreError> {
+    async fn recompile(&self, _: &TenantId, _: Thread, _: bool, _: Timestamp) -> Result<Option<String>, StoreError> {
         unreachable!("no part of the fan-out")
     }
     async fn change_block(
@@ -260,6 +262,38 @@ impl Store for FakeStore {
         _: &BlockChange,
         _: Timestamp,
     ) -> Result<BlockChanged, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn create_conversation(
+        &self,
+        _: &TenantId,
+        _: &Conversation,
+        _: MessageId,
+        _: Option<&Fork>,
+    ) -> Result<ConversationMade, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn conversation(&self, _: &TenantId, _: ConversationId) -> Result<Option<Conversation>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn conversations(
+        &self,
+        _: &TenantId,
+        _: &ConversationFilter,
+        _: &Page<ConversationId>,
+    ) -> Result<Vec<Conversation>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn change_conversation(
+        &self,
+        _: &TenantId,
+        _: ConversationId,
+        _: &ConversationChange,
+        _: Timestamp,
+    ) -> Result<Option<Conversation>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn delete_conversation(&self, _: &TenantId, _: ConversationId, _: Timestamp) -> Result<bool, StoreError> {
         unreachable!("no part of the fan-out")
     }
     async fn put_tool(&self, _: Option<&TenantId>, _: &Tool) -> Result<Tool, StoreError> {
@@ -296,7 +330,10 @@ impl Store for FakeStore {
         unreachable!("no part of the fan-out")
     }
 
-    async fn active_run_by_content(&self, _: AgentId, _: &str) -> Result<Option<Run>, StoreError> {
+    async fn run_by_otid(&self, _: Thread, _: &str) -> Result<Option<Run>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn active_run_by_content(&self, _: Thread, _: &str) -> Result<Option<Run>, StoreError> {
         unreachable!("no part of the fan-out")
     }
     async fn runs(&self, _: &TenantId, _: &RunFilter, _: &Page<RunId>) -> Result<Vec<Run>, StoreError> {

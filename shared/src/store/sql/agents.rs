@@ -6,9 +6,9 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::page::{self, Keys, Place};
-use super::{Adapter, Builder, Conn, FIND, Row, document, id, list_of_ids, messages, moment, tools};
+use super::{Adapter, Builder, Conn, FIND, Row, approvals, document, id, list_of_ids, messages, moment, tools};
 use crate::domain::Timestamp;
-use crate::domain::agent::{Agent, AgentSettings, PendingApproval};
+use crate::domain::agent::{Agent, AgentSettings};
 use crate::domain::block::Block;
 use crate::domain::ids::{AgentId, Id as _, MessageId};
 use crate::domain::message::{Body, Content, Message};
@@ -16,6 +16,7 @@ use crate::domain::page::Page;
 use crate::domain::prompt::{self, PromptFacts};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
+use crate::domain::thread::Thread;
 use crate::ports::store::{AgentChange, AgentFilter, SettingsEdit, StoreError};
 use crate::store::values::{self, folded, micros, plain};
 
@@ -41,7 +42,7 @@ pub(super) async fn create(
     .await?;
     insert_tags(&mut tx, agent.id, &agent.settings.tags).await?;
     insert_blocks(&mut tx, agent.id, &agent.blocks).await?;
-    messages::insert_system(&mut tx, system).await?;
+    messages::insert_thread(&mut tx, Thread::own(agent.id), system).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -230,7 +231,8 @@ pub(super) async fn edit_settings(
     recompile(conn, id, &after, &blocks, now).await
 }
 
-/// Compiles the agent's system message and puts it in the place of the old one.
+/// Compiles the agent's system message and puts it in the place of the old one. Those of its conversations are out of
+/// date then, and compiled when their next run is claimed.
 pub(super) async fn recompile(
     conn: &mut Conn,
     agent_id: AgentId,
@@ -238,41 +240,33 @@ pub(super) async fn recompile(
     blocks: &[Block],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let text = compile(conn, agent_id, settings, blocks, now).await?;
-    messages::replace_system(conn, agent_id, &Body::System(Content::Text(text))).await
+    let thread = Thread::own(agent_id);
+    sqlx::query("UPDATE agents SET prompt_version = prompt_version + 1 WHERE id = $1")
+        .bind(agent_id.uuid())
+        .execute(&mut *conn)
+        .await?;
+    let text = compile(conn, thread, settings, blocks, now).await?;
+    messages::replace_system(conn, thread, &Body::System(Content::Text(text))).await
 }
 
-async fn compile(
+/// The text of a thread's system message.
+pub(super) async fn compile(
     conn: &mut Conn,
-    agent_id: AgentId,
+    thread: Thread,
     settings: &AgentSettings,
     blocks: &[Block],
     now: Timestamp,
 ) -> Result<String, StoreError> {
-    let outside: i64 = sqlx::query_scalar("SELECT count(*) FROM messages WHERE agent_id = $1 AND NOT in_context")
-        .bind(agent_id.uuid())
-        .fetch_one(conn)
-        .await?;
-    let facts = PromptFacts { agent_id, compiled_at: now, messages_outside: values::unsigned(outside)? };
+    let outside: i64 = sqlx::query_scalar(concat!(
+        "SELECT count(*) FROM ",
+        thread_messages!(),
+        " WHERE thread_id = $1 AND NOT in_context"
+    ))
+    .bind(thread.uuid())
+    .fetch_one(conn)
+    .await?;
+    let facts = PromptFacts { agent_id: thread.agent, compiled_at: now, messages_outside: values::unsigned(outside)? };
     Ok(prompt::compile(settings, blocks, &facts))
-}
-
-pub(super) async fn recompile_on_demand(
-    store: &Adapter,
-    tenant: &TenantId,
-    id: AgentId,
-    is_kept: bool,
-    now: Timestamp,
-) -> Result<Option<String>, StoreError> {
-    let mut tx = store.begin().await?;
-    let Some(settings) = hold(&mut tx, tenant, id).await? else { return Ok(None) };
-    let blocks = blocks(&mut tx, id).await?;
-    let text = compile(&mut tx, id, &settings, &blocks, now).await?;
-    if is_kept {
-        messages::replace_system(&mut tx, id, &Body::System(Content::Text(text.clone()))).await?;
-        tx.commit().await?;
-    }
-    Ok(Some(text))
 }
 
 /// Locks a tenant's agent until the end of the transaction and says its settings.
@@ -332,7 +326,7 @@ async fn complete(conn: &mut Conn, tenant: &TenantId, mut agents: Vec<Agent>) ->
     let ids: Vec<AgentId> = agents.iter().map(|agent| agent.id).collect();
     let mut blocks = blocks_of(conn, &ids).await?;
     let rows = sqlx::query(concat!(
-        "SELECT agent_id, id FROM messages WHERE in_context AND agent_id",
+        "SELECT agent_id, id FROM messages WHERE in_context AND thread_id",
         in_ids!("$1"),
         " ORDER BY agent_id, position"
     ))
@@ -347,32 +341,12 @@ async fn complete(conn: &mut Conn, tenant: &TenantId, mut agents: Vec<Agent>) ->
         agent.blocks = blocks.remove(&agent.id).unwrap_or_default();
         agent.message_ids = messages.remove(&agent.id).unwrap_or_default();
     }
-    attach(conn, tenant, &mut agents).await?;
-    Ok(agents)
-}
-
-/// Adds to a tenant's agents their tools, and the calls that wait for the client.
-pub(super) async fn attach(conn: &mut Conn, tenant: &TenantId, agents: &mut [Agent]) -> Result<(), StoreError> {
-    tools::attach(conn, tenant, agents).await?;
-    let rows = sqlx::query(concat!(
-        "SELECT ",
-        message_columns!(),
-        ", (SELECT approval_deadline FROM agents WHERE agents.id = messages.agent_id) AS approval_deadline \
-         FROM messages WHERE id IN (SELECT pending_approval FROM agents WHERE pending_approval IS NOT NULL AND id",
-        in_ids!("$1"),
-        ")"
-    ))
-    .bind(list_of_ids(agents.iter().map(|agent| agent.id.uuid())))
-    .fetch_all(conn)
-    .await?;
-    for row in &rows {
-        let request = messages::read(row)?;
-        let deadline = row.try_get::<Option<i64>, _>("approval_deadline")?.map(values::moment).transpose()?;
-        if let Some(agent) = agents.iter_mut().find(|agent| agent.id == request.agent_id) {
-            agent.pending_approval = Some(PendingApproval { request, deadline });
-        }
+    tools::attach(conn, tenant, &mut agents).await?;
+    let mut pending = approvals::pending_of(conn, ids.iter().map(|id| id.uuid())).await?;
+    for agent in &mut agents {
+        agent.pending_approval = pending.remove(&agent.id.uuid());
     }
-    Ok(())
+    Ok(agents)
 }
 
 /// An agent as its row has it, without what [`complete`] adds.

@@ -36,16 +36,17 @@ pub(super) async fn edit(
     }
     // The agent's row stands for its blocks: whoever changes them holds it.
     let row = sqlx::query(concat!("SELECT settings FROM agents WHERE id = $1", for_update!()))
-        .bind(held.agent.uuid())
+        .bind(held.thread.agent.uuid())
         .fetch_one(&mut *tx)
         .await?;
     let settings: AgentSettings = document(&row, "settings")?;
-    let before = agents::blocks(&mut tx, held.agent).await?;
+    let agent = held.thread.agent;
+    let before = agents::blocks(&mut tx, agent).await?;
     let outcome = edit(&before);
     if let Some(blocks) = &outcome.blocks {
-        exchange(&mut tx, held.agent, &before, blocks, now).await?;
+        exchange(&mut tx, agent, &before, blocks, now).await?;
         keep_system_message(&mut tx, &held).await?;
-        agents::recompile(&mut tx, held.agent, &settings, blocks, now).await?;
+        agents::recompile(&mut tx, agent, &settings, blocks, now).await?;
     }
     steps::insert_return(&mut tx, held.run, call.step, call.number, &outcome.tool_return).await?;
     tx.commit().await?;
@@ -55,11 +56,10 @@ pub(super) async fn edit(
 /// The run goes on with the system message that it has: the model knows what it changed from the results of its calls.
 async fn keep_system_message(conn: &mut Conn, held: &claims::Held) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE runs SET system = coalesce(system, (SELECT body FROM messages WHERE agent_id = $2 AND position = 0)) \
-         WHERE id = $1",
+        "UPDATE runs SET system = coalesce(system, (SELECT body FROM messages \
+           WHERE id = (SELECT system_id FROM threads WHERE threads.id = runs.thread_id))) WHERE id = $1",
     )
     .bind(held.run.uuid())
-    .bind(held.agent.uuid())
     .execute(conn)
     .await?;
     Ok(())

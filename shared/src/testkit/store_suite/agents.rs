@@ -8,7 +8,7 @@ pub async fn an_agent_reads_back_as_it_was_stored(store: SharedStore) {
     let tenant = TenantId::default();
     store.create_agent(&tenant, &agent, &system).await.expect("a new agent");
     assert_eq!(store.agent(&tenant, agent.id).await.expect("readable"), Some(agent.clone()));
-    let filter = MessageFilter { agent: agent.id, run: None };
+    let filter = MessageFilter::agent(agent.id);
     assert_eq!(store.messages(&filter, &first_page(Order::Ascending)).await.expect("readable"), vec![system]);
     assert_eq!(store.agent(&tenant, new_id()).await.expect("readable"), None);
 }
@@ -135,13 +135,18 @@ pub async fn a_system_message_is_compiled_on_demand(store: SharedStore) {
         other => panic!("{other:?}"),
     };
     let before = text(scene.history().await);
-    let tried = store.recompile(&scene.tenant, scene.agent, false, now()).await.expect("an answer").expect("known");
+    let tried = store
+        .recompile(&scene.tenant, Thread::own(scene.agent), false, now())
+        .await
+        .expect("an answer")
+        .expect("known");
     assert!(tried.starts_with("Be kind.") && tried.contains("I help."), "{tried}");
     assert_eq!(text(scene.history().await), before, "only tried");
-    let kept = store.recompile(&scene.tenant, scene.agent, true, now()).await.expect("an answer").expect("known");
+    let kept =
+        store.recompile(&scene.tenant, Thread::own(scene.agent), true, now()).await.expect("an answer").expect("known");
     assert_eq!(text(scene.history().await), kept);
     let other = TenantId::parse("other").expect("a tenant");
-    assert_eq!(store.recompile(&other, scene.agent, true, now()).await.expect("an answer"), None);
+    assert_eq!(store.recompile(&other, Thread::own(scene.agent), true, now()).await.expect("an answer"), None);
 }
 
 /// See the name.

@@ -77,7 +77,7 @@ pub async fn pages_of_agents_messages_and_steps_have_no_gap_or_repeat(store: Sha
     assert_eq!(found.iter().map(|step| step.id).collect::<Vec<_>>(), [steps[2], steps[1]]);
     let history = scene.history().await;
     assert_eq!(texts(&history), ["system", "one", "assistant", "assistant", "assistant", "assistant"]);
-    let filter = MessageFilter { agent: scene.agent, run: Some(run) };
+    let filter = MessageFilter::run(scene.agent, run);
     let page = Page { after: None, before: Some(history[4].id), limit: 2, order: Order::Ascending };
     let found = store.messages(&filter, &page).await.expect("readable");
     assert_eq!(found, history[2..4]);
@@ -89,7 +89,7 @@ pub async fn pages_of_agents_messages_and_steps_have_no_gap_or_repeat(store: Sha
 pub async fn unknown_cursors_are_refused(store: SharedStore) {
     let scene = Scene::new(&store).await;
     let run = scene.accept("one").await;
-    let filter = MessageFilter { agent: scene.agent, run: None };
+    let filter = MessageFilter::agent(scene.agent);
     let page = Page { before: Some(new_id()), ..first_page(Order::Ascending) };
     let messages = store.messages(&filter, &page).await.map(|_| ());
     let page = Page { after: Some(new_id()), ..first_page(Order::Ascending) };

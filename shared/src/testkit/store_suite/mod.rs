@@ -14,8 +14,9 @@ use crate::domain::approval::{Answering, CallAnswer};
 use crate::domain::block::{Block, BlockChange, BlockDetails, BlockWriteError};
 use crate::domain::builtin_tools;
 use crate::domain::compaction::{CompactionStats, CompactionTrigger, Summary};
+use crate::domain::conversation::{Conversation, ConversationChange, ConversationSettings};
 use crate::domain::event::{Event, EventKind};
-use crate::domain::ids::{AgentId, Id, MessageId, RunId, StepId, ToolId, WorkerId};
+use crate::domain::ids::{AgentId, ConversationId, Id, MessageId, RunId, StepId, ToolId, WorkerId};
 use crate::domain::lease::{Lease, TakeoverAfter};
 use crate::domain::limits::{APPEND_BATCH_BYTES, READ_BYTES};
 use crate::domain::message::{Answer, AnswerPart, Body, Content, Labels, Message, Role};
@@ -28,19 +29,22 @@ use crate::domain::run::{
 use crate::domain::step::{Retry, StepStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
+use crate::domain::thread::{Thread, ThreadScope};
 use crate::domain::tool::{HttpEndpoint, Tool, ToolCall, ToolOptions, ToolReturn, ToolSource, ToolSpec, ToolStatus};
 use crate::domain::tool_rule::ToolRule;
 use crate::domain::usage::{RunUsage, Usage};
 use crate::ports::seams::Seams;
 use crate::ports::store::{
     Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, ApprovalChange, BlockChanged, CancelRequest,
-    Claim, Claimed, Compaction, EditOutcome, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey,
-    RunEnd, RunFilter, StepCommit, Store, StoreError, ToolFilter, WorkerFacts,
+    Claim, Claimed, Compaction, ConversationFilter, ConversationMade, ConversationOrder, EditOutcome, Fork,
+    MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunEnd, RunFilter, StepCommit, Store,
+    StoreError, ToolFilter, WorkerFacts,
 };
 
 mod agents;
 mod approvals;
 mod compaction;
+mod conversations;
 mod ends;
 mod lists;
 mod outbox;
@@ -51,6 +55,7 @@ mod tools;
 pub use agents::*;
 pub use approvals::*;
 pub use compaction::*;
+pub use conversations::*;
 pub use ends::*;
 pub use lists::*;
 pub use outbox::*;
@@ -108,6 +113,13 @@ macro_rules! store_contract {
             a_cancel_of_a_created_run_ends_it_without_a_worker
             a_cancel_of_a_running_run_is_heard_at_the_heartbeat
             a_released_run_uses_up_no_attempt
+            a_conversation_has_a_context_and_a_line_of_its_own
+            a_conversation_is_listed_changed_and_deleted
+            a_change_of_the_agent_reaches_a_conversation_with_its_next_run
+            a_fork_shares_messages_and_goes_its_own_way
+            a_fork_ends_where_it_is_told_and_holds_no_open_call
+            a_run_is_found_by_the_key_of_its_message
+            calls_wait_in_the_thread_that_asked
             pages_of_runs_follow_the_requested_order
             pages_of_agents_messages_and_steps_have_no_gap_or_repeat
             unknown_cursors_are_refused
@@ -222,7 +234,7 @@ impl Scene {
     }
 
     async fn history(&self) -> Vec<Message> {
-        let filter = MessageFilter { agent: self.agent, run: None };
+        let filter = MessageFilter::agent(self.agent);
         self.store.messages(&filter, &first_page(Order::Ascending)).await.expect("readable")
     }
 
@@ -304,6 +316,7 @@ fn new_run(tenant: &TenantId, agent: AgentId, text: &str) -> NewRun {
         id,
         tenant: tenant.clone(),
         agent_id: agent,
+        conversation_id: None,
         request,
         state: RunState::Created,
         cancel_requested: false,
