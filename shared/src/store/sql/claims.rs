@@ -6,7 +6,7 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::{
-    Adapter, Conn, Row, agents, approvals, document, duration_micros, id, messages, moment, optional_document,
+    Adapter, Conn, Row, agents, approvals, blocks, document, duration_micros, id, messages, moment, optional_document,
     optional_id, outbox, runs, seq,
 };
 use crate::domain::Timestamp;
@@ -279,7 +279,7 @@ pub(super) async fn context(store: &Adapter, lease: &Lease) -> Result<Context, S
     .await?
     .ok_or(StoreError::Fenced)?;
     let mut agent = agents::read(&row)?;
-    agent.blocks = agents::blocks(&mut conn, agent.id).await?;
+    agent.blocks = blocks::of_agent(&mut conn, agent.id).await?;
     let mut messages = messages::in_context(&mut conn, agent.id).await?;
     let kept =
         sqlx::query("SELECT system FROM runs WHERE id = $1").bind(lease.run.uuid()).fetch_one(&mut *conn).await?;

@@ -33,9 +33,10 @@ use crate::domain::tool_rule::ToolRule;
 use crate::domain::usage::{RunUsage, Usage};
 use crate::ports::seams::Seams;
 use crate::ports::store::{
-    Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, ApprovalChange, BlockChanged, CancelRequest,
-    Claim, Claimed, Compaction, EditOutcome, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey,
-    RunEnd, RunFilter, StepCommit, Store, StoreError, ToolFilter, WorkerFacts,
+    Accepted, AgentChange, AgentFilter, AgentOrder, AnswerRecord, ApprovalCancel, ApprovalChange, BlockChanged,
+    BlockFilter, BlockName, CancelRequest, Claim, Claimed, Compaction, EditOutcome, LastRun, MessageFilter,
+    MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunEnd, RunFilter, StepCommit, Store, StoreError,
+    ToolFilter, WorkerFacts,
 };
 
 mod agents;
@@ -158,14 +159,7 @@ fn default_settings() -> AgentSettings {
 }
 
 fn block(label: &str, value: &str) -> Block {
-    let details = BlockDetails {
-        limit: 1000,
-        description: Some("notes".to_owned()),
-        read_only: false,
-        metadata: None,
-        tags: Vec::new(),
-        hidden: None,
-    };
+    let details = BlockDetails { description: Some("notes".to_owned()), ..BlockDetails::new(1000) };
     Block {
         id: new_id(),
         label: label.to_owned(),
@@ -199,7 +193,7 @@ impl Scene {
     async fn with_settings(store: &SharedStore, settings: AgentSettings) -> Self {
         let (agent, system) = new_agent("Ada", settings);
         let tenant = TenantId::default();
-        store.create_agent(&tenant, &agent, &system).await.expect("a new agent");
+        store.create_agent(&tenant, &agent, &[], std::slice::from_ref(&system)).await.expect("a new agent");
         Self { store: Arc::clone(store), tenant, agent: agent.id }
     }
 
