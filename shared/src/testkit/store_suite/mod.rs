@@ -9,13 +9,13 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::domain::Timestamp;
-use crate::domain::agent::{Agent, AgentSettings};
+use crate::domain::agent::{Agent, AgentSettings, ReferenceKind};
 use crate::domain::approval::{Answering, CallAnswer};
 use crate::domain::block::{Block, BlockChange, BlockDetails, BlockWriteError};
 use crate::domain::builtin_tools;
 use crate::domain::compaction::{CompactionStats, CompactionTrigger, Summary};
 use crate::domain::event::{Event, EventKind};
-use crate::domain::ids::{AgentId, Id, MessageId, RunId, StepId, ToolId, WorkerId};
+use crate::domain::ids::{AgentId, BlockId, Id, MessageId, RunId, StepId, ToolId, WorkerId};
 use crate::domain::lease::{Lease, TakeoverAfter};
 use crate::domain::limits::{APPEND_BATCH_BYTES, READ_BYTES};
 use crate::domain::message::{Answer, AnswerPart, Body, Content, Labels, Message, Role};
@@ -41,6 +41,7 @@ use crate::ports::store::{
 
 mod agents;
 mod approvals;
+mod blocks;
 mod compaction;
 mod ends;
 mod lists;
@@ -51,6 +52,7 @@ mod tools;
 
 pub use agents::*;
 pub use approvals::*;
+pub use blocks::*;
 pub use compaction::*;
 pub use ends::*;
 pub use lists::*;
@@ -73,6 +75,15 @@ macro_rules! store_contract {
             a_client_chooses_what_is_in_context
             a_deleted_agent_is_unknown_but_its_runs_stay
             tenants_see_nothing_of_each_other
+            a_block_is_attached_to_any_number_of_agents_and_outlives_them
+            an_agent_is_given_the_blocks_that_it_is_to_have
+            a_change_of_a_block_is_in_the_prompts_of_all_its_agents
+            a_tool_changes_a_shared_block_for_all_its_agents
+            a_deleted_block_is_taken_from_all_its_agents
+            changes_of_shared_blocks_at_the_same_time_leave_no_old_prompt
+            blocks_are_filtered_and_listed_by_pages
+            agents_are_found_by_their_last_run_and_by_what_they_refer_to
+            the_tags_of_agents_are_listed_once_each
             accepting_stores_run_input_events_and_hint_together
             a_refused_run_leaves_nothing_behind
             the_same_request_many_times_at_once_makes_one_run
