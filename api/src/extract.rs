@@ -4,7 +4,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use holdfast_shared::domain::ids::{AgentId, ConversationId, Id, RunId, ToolId};
+use holdfast_shared::domain::ids::{AgentId, BlockId, ConversationId, Id, RunId, ToolId};
 use holdfast_shared::domain::message::MessageType;
 use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::tenant::TenantId;
@@ -49,6 +49,18 @@ impl FromRequestParts<App> for ToolPath {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let text = path_text(parts, app, "tool_id").await;
         text.and_then(|text| text.parse().ok()).map(Self).ok_or(ApiError::BadPathId(ToolId::PREFIX))
+    }
+}
+
+/// The block in the path.
+pub(crate) struct BlockPath(pub(crate) BlockId);
+
+impl FromRequestParts<App> for BlockPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let text = path_text(parts, app, "block_id").await;
+        text.and_then(|text| text.parse().ok()).map(Self).ok_or(ApiError::BadPathId(BlockId::PREFIX))
     }
 }
 
@@ -201,6 +213,21 @@ impl QueryFields {
         })
     }
 
+    /// A whole number.
+    pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        self.word(name, |value| value.parse().ok())
+    }
+
+    /// The whole numbers of a key that can repeat.
+    pub(crate) fn numbers(&self, name: &str) -> Result<Vec<i64>, ApiError> {
+        self.words(name, |value| value.parse().ok())
+    }
+
+    /// Refuses an order of a list that has only this one.
+    pub(crate) fn check_order_by(&self, only: &str) -> Result<(), ApiError> {
+        self.word("order_by", |word| (word == only).then_some(())).map(|_| ())
+    }
+
     /// An id.
     pub(crate) fn id<I: Id>(&self, name: &str) -> Result<Option<I>, ApiError> {
         self.one(name).map(|value| read_id(name, value)).transpose()
@@ -241,6 +268,16 @@ impl QueryFields {
         Ok(Page {
             after: self.id("after")?,
             before: self.id("before")?,
+            limit: self.limit(default_limit)?,
+            order: self.order()?.unwrap_or(default_order),
+        })
+    }
+
+    /// A page of a list of texts, which are their own cursors.
+    pub(crate) fn page_of_texts(&self, default_limit: u32, default_order: Order) -> Result<Page<String>, ApiError> {
+        Ok(Page {
+            after: self.one("after").map(str::to_owned),
+            before: self.one("before").map(str::to_owned),
             limit: self.limit(default_limit)?,
             order: self.order()?.unwrap_or(default_order),
         })

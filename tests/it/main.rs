@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod blocks_api;
 mod called_tools;
 mod client;
 mod contract_event_log;
@@ -28,3 +29,4 @@ mod socket;
 mod tidy;
 mod tools_api;
 mod traces;
+mod upgrade;

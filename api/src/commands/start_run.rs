@@ -7,7 +7,7 @@ use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::thread::Thread;
 use holdfast_shared::ports::seams::Seams;
 use holdfast_shared::ports::store::{Accepted, NewRun, RequestKey};
-use holdfast_shared::wire::request::{InputMessage, InputRole, SendRequest};
+use holdfast_shared::wire::request::{InputMessage, SendRequest};
 use sha2::{Digest, Sha256};
 
 use super::answers::{self, Answered};
@@ -179,15 +179,7 @@ fn input(request: &mut SendRequest, agent: &Agent, answered: &Answered, seams: &
     let mut input = Vec::with_capacity(request.input.len());
     for given in std::mem::take(&mut request.input) {
         input.push(match given {
-            InputMessage::Message { role: InputRole::User, content, labels } => {
-                message(Body::User(content), labels, None)
-            }
-            InputMessage::Message { role: InputRole::System, content, labels } => {
-                message(Body::System(content), labels, None)
-            }
-            InputMessage::Message { role: InputRole::Assistant, content, labels } => {
-                message(Body::History(content), labels, None)
-            }
+            InputMessage::Message { role, content, labels } => message(role.body(content), labels, None),
             InputMessage::Answers { answers, labels } => {
                 message(Body::ApprovalResponse(answers), labels, answered.answering().map(|answering| answering.step))
             }

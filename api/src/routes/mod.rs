@@ -13,6 +13,7 @@ pub(crate) mod health;
 pub(crate) mod messages;
 pub(crate) mod models;
 pub(crate) mod runs;
+pub(crate) mod tags;
 pub(crate) mod tools;
 
 /// What the catalogue knows, as answers show it.

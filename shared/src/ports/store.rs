@@ -10,11 +10,11 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
-use crate::domain::agent::{Agent, AgentSettings};
+use crate::domain::agent::{Agent, AgentSettings, ReferenceKind};
 use crate::domain::block::{Block, BlockChange, BlockWriteError};
 use crate::domain::conversation::{Conversation, ConversationChange};
 use crate::domain::event::Event;
-use crate::domain::ids::{AgentId, ConversationId, MessageId, RunId, StepId, ToolId, WorkerId};
+use crate::domain::ids::{AgentId, BlockId, ConversationId, MessageId, RunId, StepId, ToolId, WorkerId};
 use crate::domain::lease::{Lease, TakeoverAfter};
 use crate::domain::message::{Body, Message, Role};
 use crate::domain::model::ModelHandle;
@@ -40,6 +40,12 @@ pub enum StoreError {
     /// The cursor of a page names a row that does not exist.
     #[error("the cursor names an unknown id")]
     UnknownCursor,
+    /// Blocks that are to be attached do not exist.
+    #[error("there are no blocks {0:?}")]
+    UnknownBlocks(Vec<BlockId>),
+    /// Two blocks that are to be attached to one agent have this label.
+    #[error("two blocks of the agent would have the label '{0}'")]
+    LabelTwice(String),
     /// The database cannot be reached or refused for the moment.
     #[error("the database is unavailable: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -59,8 +65,55 @@ pub struct AgentFilter {
     pub tags: Vec<String>,
     /// Whether all tags must be there.
     pub match_all_tags: bool,
-    /// Order by the time of the last change rather than of creation.
-    pub order_by_updated: bool,
+    /// With this block attached.
+    pub block: Option<BlockId>,
+    /// The last run ended for this reason.
+    pub last_stop_reason: Option<StopReason>,
+    /// With all of these among what the settings refer to.
+    pub references: Vec<(ReferenceKind, String)>,
+    /// What the list is ordered by.
+    pub order_by: AgentOrder,
+}
+
+/// What a list of agents is ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AgentOrder {
+    /// When they were made.
+    #[default]
+    Creation,
+    /// When they were last changed.
+    Change,
+    /// When their last run ended; those that never ran come before all others.
+    Completion,
+}
+
+/// Which blocks to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BlockFilter {
+    /// Exactly this label.
+    pub label: Option<String>,
+    /// A part of the label, any case.
+    pub label_search: Option<String>,
+    /// A part of the value, any case.
+    pub value_search: Option<String>,
+    /// A part of the description, any case.
+    pub description_search: Option<String>,
+    /// Exactly this name as a template.
+    pub template_name: Option<String>,
+    /// Counted to this project.
+    pub project_id: Option<String>,
+    /// Only templates.
+    pub templates_only: bool,
+    /// These tags: any of them, or all.
+    pub tags: Vec<String>,
+    /// Whether all tags must be there.
+    pub match_all_tags: bool,
+    /// Attached to more agents than this.
+    pub agents_above: Option<i64>,
+    /// Attached to fewer agents than this.
+    pub agents_below: Option<i64>,
+    /// Attached to one of these numbers of agents; empty means all.
+    pub agents_exactly: Vec<i64>,
 }
 
 /// What becomes of an agent's settings: a pure function of them as they are inside the transaction, so that changes at
@@ -76,16 +129,41 @@ pub struct AgentChange<'a> {
     pub settings: Option<SettingsEdit<'a>>,
     /// The messages in context, whole; the first must be the system message.
     pub message_ids: Option<Vec<MessageId>>,
+    /// The blocks that are attached afterwards, in their order.
+    pub block_ids: Option<Vec<BlockId>>,
+    /// What its last run is said to have come to.
+    pub last_run: LastRun,
 }
 
-/// What came of a change of a memory block.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BlockChanged {
-    /// The block as it is now.
-    Changed(Block),
+/// What an agent's last run came to; `None` leaves a part as it is. An agent that never ran has none of them, so all
+/// three must be there for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LastRun {
+    /// Why it ended.
+    pub stop_reason: Option<StopReason>,
+    /// When it ended.
+    pub completion: Option<Timestamp>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: Option<i64>,
+}
+
+/// A block, by what a client names it by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockName<'a> {
+    /// Its id.
+    Id(BlockId),
+    /// Its label inside an agent.
+    Label(AgentId, &'a str),
+}
+
+/// What came of a change of a memory block, or of what it is attached to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BlockChanged<T = Block> {
+    /// What was changed, as it is now.
+    Changed(T),
     /// No such agent for this tenant.
     NoAgent,
-    /// The agent has no block with this label.
+    /// No such block for this tenant, or for this agent.
     NoBlock,
     /// Nothing changed, and why.
     Refused(BlockWriteError),
@@ -494,7 +572,8 @@ pub struct RunEnd {
     pub events: Vec<Event>,
 }
 
-/// A tool's edit of an agent's memory: a pure function of the blocks as they are inside the transaction.
+/// A tool's edit of an agent's memory: a pure function of the blocks as they are inside the transaction. It may be called
+/// more than once.
 pub type MemoryEdit<'a> = &'a (dyn Fn(&[Block]) -> EditOutcome + Send + Sync);
 
 /// What a memory tool wants.
@@ -526,8 +605,16 @@ pub struct Heartbeat {
 pub trait Store: Send + Sync + 'static {
     // Agents
 
-    /// Stores a new agent with its blocks, which are new as well, and its system message.
-    async fn create_agent(&self, tenant: &TenantId, agent: &Agent, system: &Message) -> Result<(), StoreError>;
+    /// Stores a new agent with its blocks, which are new as well, and the messages that it begins with: its system
+    /// message, and what is to stand behind it. Blocks that exist are attached before the new ones, and the system
+    /// message is compiled anew then. Answers the agent as it is stored.
+    async fn create_agent(
+        &self,
+        tenant: &TenantId,
+        agent: &Agent,
+        attached: &[BlockId],
+        messages: &[Message],
+    ) -> Result<Agent, StoreError>;
     /// An agent; `None` if this tenant has none of that id.
     async fn agent(&self, tenant: &TenantId, id: AgentId) -> Result<Option<Agent>, StoreError>;
     /// A page of agents.
@@ -537,6 +624,12 @@ pub trait Store: Send + Sync + 'static {
         filter: &AgentFilter,
         page: &Page<AgentId>,
     ) -> Result<Vec<Agent>, StoreError>;
+    /// How many agents there are.
+    async fn count_agents(&self, tenant: &TenantId, filter: &AgentFilter) -> Result<u64, StoreError>;
+    /// A page of the tags of the tenant's agents, each once, in the order of their bytes; `text` is a part of the tag. A
+    /// cursor need not be a tag that exists: it stands where it would stand.
+    async fn tags(&self, tenant: &TenantId, text: Option<&str>, page: &Page<String>)
+    -> Result<Vec<String>, StoreError>;
     /// Changes an agent and compiles its system message anew if the settings changed; `None` if there is none.
     async fn change_agent(
         &self,
@@ -545,7 +638,8 @@ pub trait Store: Send + Sync + 'static {
         change: &AgentChange<'_>,
         now: Timestamp,
     ) -> Result<Option<Agent>, StoreError>;
-    /// Deletes an agent; its runs and messages stay until retention takes them. Whether there was one.
+    /// Deletes an agent; its runs and messages stay until retention takes them, and its blocks stay. Whether there was
+    /// one.
     async fn delete_agent(&self, tenant: &TenantId, id: AgentId, now: Timestamp) -> Result<bool, StoreError>;
     /// Compiles a thread's system message anew and says its text; `is_kept` stores it. `None` if there is no such thread.
     async fn recompile(
@@ -555,15 +649,48 @@ pub trait Store: Send + Sync + 'static {
         is_kept: bool,
         now: Timestamp,
     ) -> Result<Option<String>, StoreError>;
-    /// Changes a block of an agent's memory and compiles the system message anew.
+
+    // Blocks
+
+    /// Stores a new block, attached to nothing.
+    async fn create_block(&self, tenant: &TenantId, block: &Block) -> Result<(), StoreError>;
+    /// A block; `None` if this tenant has none of that id.
+    async fn block(&self, tenant: &TenantId, id: BlockId) -> Result<Option<Block>, StoreError>;
+    /// A page of blocks, in the order of their creation.
+    async fn blocks(
+        &self,
+        tenant: &TenantId,
+        filter: &BlockFilter,
+        page: &Page<BlockId>,
+    ) -> Result<Vec<Block>, StoreError>;
+    /// How many blocks there are.
+    async fn count_blocks(&self, tenant: &TenantId, filter: &BlockFilter) -> Result<u64, StoreError>;
+    /// Changes a block and compiles the system messages of all agents that have it anew, in one transaction.
     async fn change_block(
         &self,
         tenant: &TenantId,
-        agent: AgentId,
-        label: &str,
+        block: BlockName<'_>,
         change: &BlockChange,
         now: Timestamp,
     ) -> Result<BlockChanged, StoreError>;
+    /// Deletes a block and takes it from all agents that have it, in one transaction. Whether there was one.
+    async fn delete_block(&self, tenant: &TenantId, id: BlockId, now: Timestamp) -> Result<bool, StoreError>;
+    /// Attaches a block to an agent, behind those that it has; nothing changes if it has it.
+    async fn attach_block(
+        &self,
+        tenant: &TenantId,
+        agent: AgentId,
+        block: BlockId,
+        now: Timestamp,
+    ) -> Result<BlockChanged<Agent>, StoreError>;
+    /// Detaches a block from an agent; nothing changes if it has it not. The block stays.
+    async fn detach_block(
+        &self,
+        tenant: &TenantId,
+        agent: AgentId,
+        block: BlockId,
+        now: Timestamp,
+    ) -> Result<BlockChanged<Agent>, StoreError>;
 
     // Conversations
 
@@ -700,8 +827,9 @@ pub trait Store: Send + Sync + 'static {
         call: u32,
         tool_return: &ToolReturn,
     ) -> Result<(), StoreError>;
-    /// Runs a memory tool: reads the blocks, changes one, compiles the system message anew and records the result, in
-    /// one transaction. A call whose result is recorded already is not applied again; that result is the answer.
+    /// Runs a memory tool: reads the blocks, changes them, compiles the system messages of all agents that have a changed
+    /// one anew and records the result, in one transaction. A block that the tool takes away stays if another agent has
+    /// it. A call whose result is recorded already is not applied again; that result is the answer.
     async fn edit_memory(
         &self,
         lease: &Lease,

@@ -1,6 +1,6 @@
 //! The two spellings of a time (api/00 §3).
 
-use chrono::{Datelike as _, SecondsFormat};
+use chrono::{Datelike as _, NaiveDateTime, SecondsFormat};
 use serde::Serializer;
 
 use crate::domain::Timestamp;
@@ -18,14 +18,10 @@ pub fn elsewhere(at: Timestamp) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// Reads a time as clients write it: ISO 8601 with an offset, or without one, which is UTC then.
+/// A time that a client wrote: ISO 8601, in UTC where it says no offset, of a year that all clients can read again.
 #[must_use]
 pub fn parse(text: &str) -> Option<Timestamp> {
-    let with_offset = chrono::DateTime::parse_from_rfc3339(text).map(|at| at.to_utc());
-    let without = || chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").map(|at| at.and_utc());
-    let day = || text.parse::<chrono::NaiveDate>().map(|day| day.and_time(chrono::NaiveTime::MIN).and_utc());
-    let at = with_offset.or_else(|_| without()).or_else(|_| day()).ok()?;
-    // Four digits: what is beyond could not be written as it is read.
+    let at = text.parse::<Timestamp>().or_else(|_| text.parse::<NaiveDateTime>().map(|local| local.and_utc())).ok()?;
     (1..=9999).contains(&at.year()).then_some(at)
 }
 
@@ -61,5 +57,21 @@ pub fn serialize_elsewhere_or_null<S: Serializer>(at: &Option<Timestamp>, serial
     match at {
         Some(at) => serialize_elsewhere(at, serializer),
         None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_may_leave_out_its_offset_but_not_the_rest() {
+        let wanted = "2026-01-15T10:00:00.5Z".parse::<Timestamp>().ok();
+        for text in ["2026-01-15T10:00:00.5Z", "2026-01-15T11:00:00.500+01:00", "2026-01-15T10:00:00.5"] {
+            assert_eq!(parse(text), wanted, "{text}");
+        }
+        for text in ["", "2026-01-15", "10:00", "+12026-01-15T10:00:00Z", "0000-01-15T10:00:00Z"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
     }
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use holdfast_shared::domain::Timestamp;
 use holdfast_shared::domain::agent::Agent;
-use holdfast_shared::domain::block::BlockChange;
+use holdfast_shared::domain::block::{Block, BlockChange};
 use holdfast_shared::domain::conversation::{Conversation, ConversationChange};
 use holdfast_shared::domain::event::Event;
-use holdfast_shared::domain::ids::{AgentId, ConversationId, MessageId, RunId, StepId, ToolId, WorkerId};
+use holdfast_shared::domain::ids::{AgentId, BlockId, ConversationId, MessageId, RunId, StepId, ToolId, WorkerId};
 use holdfast_shared::domain::lease::{Lease, TakeoverAfter};
 use holdfast_shared::domain::message::Message;
 use holdfast_shared::domain::page::Page;
@@ -230,7 +230,13 @@ impl Store for FakeStore {
     async fn compact(&self, _: &Lease, _: &Compaction) -> Result<(), StoreError> {
         unreachable!("no part of the fan-out")
     }
-    async fn create_agent(&self, _: &TenantId, _: &Agent, _: &Message) -> Result<(), StoreError> {
+    async fn create_agent(&self, _: &TenantId, _: &Agent, _: &[BlockId], _: &[Message]) -> Result<Agent, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn count_agents(&self, _: &TenantId, _: &AgentFilter) -> Result<u64, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn tags(&self, _: &TenantId, _: Option<&str>, _: &Page<String>) -> Result<Vec<String>, StoreError> {
         unreachable!("no part of the fan-out")
     }
     async fn agent(&self, _: &TenantId, _: AgentId) -> Result<Option<Agent>, StoreError> {
@@ -254,11 +260,22 @@ impl Store for FakeStore {
     async fn recompile(&self, _: &TenantId, _: Thread, _: bool, _: Timestamp) -> Result<Option<String>, StoreError> {
         unreachable!("no part of the fan-out")
     }
+    async fn create_block(&self, _: &TenantId, _: &Block) -> Result<(), StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn block(&self, _: &TenantId, _: BlockId) -> Result<Option<Block>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn blocks(&self, _: &TenantId, _: &BlockFilter, _: &Page<BlockId>) -> Result<Vec<Block>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn count_blocks(&self, _: &TenantId, _: &BlockFilter) -> Result<u64, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
     async fn change_block(
         &self,
         _: &TenantId,
-        _: AgentId,
-        _: &str,
+        _: BlockName<'_>,
         _: &BlockChange,
         _: Timestamp,
     ) -> Result<BlockChanged, StoreError> {
@@ -294,6 +311,27 @@ impl Store for FakeStore {
         unreachable!("no part of the fan-out")
     }
     async fn delete_conversation(&self, _: &TenantId, _: ConversationId, _: Timestamp) -> Result<bool, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn delete_block(&self, _: &TenantId, _: BlockId, _: Timestamp) -> Result<bool, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn attach_block(
+        &self,
+        _: &TenantId,
+        _: AgentId,
+        _: BlockId,
+        _: Timestamp,
+    ) -> Result<BlockChanged<Agent>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn detach_block(
+        &self,
+        _: &TenantId,
+        _: AgentId,
+        _: BlockId,
+        _: Timestamp,
+    ) -> Result<BlockChanged<Agent>, StoreError> {
         unreachable!("no part of the fan-out")
     }
     async fn put_tool(&self, _: Option<&TenantId>, _: &Tool) -> Result<Tool, StoreError> {

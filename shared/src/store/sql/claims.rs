@@ -6,7 +6,7 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::{
-    Adapter, Conn, Row, agents, approvals, conversations, document, duration_micros, id, messages, moment,
+    Adapter, Conn, Row, agents, approvals, blocks, conversations, document, duration_micros, id, messages, moment,
     optional_document, optional_id, outbox, runs, seq, tools,
 };
 use crate::domain::Timestamp;
@@ -291,7 +291,7 @@ pub(super) async fn context(store: &Adapter, lease: &Lease) -> Result<Context, S
     if let Some(own) = optional_document::<ConversationSettings>(&row, "conversation_settings")? {
         own.apply(&mut agent.settings);
     }
-    agent.blocks = agents::blocks(&mut conn, agent.id).await?;
+    agent.blocks = blocks::of_agent(&mut conn, agent.id).await?;
     let thread = runs::thread(&row)?;
     let mut messages = messages::in_context(&mut conn, thread).await?;
     if let (Some(body), Some(system)) = (optional_document(&row, "system")?, messages.first_mut()) {

@@ -2,7 +2,7 @@
 
 use sqlx::Row as _;
 
-use super::{Adapter, agents, claims, document, events, list_of_ids, messages};
+use super::{Adapter, agents, blocks, claims, document, events, list_of_ids, messages};
 use crate::domain::agent::AgentSettings;
 use crate::domain::ids::Id as _;
 use crate::domain::lease::Lease;
@@ -87,7 +87,7 @@ pub(super) async fn compact(store: &Adapter, lease: &Lease, compaction: &Compact
         .execute(&mut *tx)
         .await?;
     let settings: AgentSettings = document(&agent, "settings")?;
-    let blocks = agents::blocks(&mut tx, thread.agent).await?;
+    let blocks = blocks::of_agent(&mut tx, thread.agent).await?;
     let text = agents::compile(&mut tx, thread, &settings, &blocks, compaction.at).await?;
     messages::replace_system(&mut tx, thread, &Body::System(Content::Text(text))).await?;
     events::extend(&mut tx, &held, &compaction.events).await?;

@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use super::page::{self, Keys, Place};
-use super::{Adapter, Builder, Conn, FIND, Row, agents, approvals, document, id, list_of_ids, messages, moment};
+use super::{Adapter, Builder, Conn, FIND, Row, agents, approvals, blocks, document, id, list_of_ids, messages, moment};
 use crate::domain::Timestamp;
 use crate::domain::agent::AgentSettings;
 use crate::domain::conversation::{Conversation, ConversationChange, ConversationSettings};
@@ -61,7 +61,7 @@ pub(super) async fn create(
     if let Some(fork) = fork {
         share(&mut tx, fork.from, thread, until).await?;
     }
-    let blocks = agents::blocks(&mut tx, thread.agent).await?;
+    let blocks = blocks::of_agent(&mut tx, thread.agent).await?;
     let text = agents::compile(&mut tx, thread, &agent, &blocks, now).await?;
     messages::replace_system(&mut tx, thread, &Body::System(Content::Text(text))).await?;
     sqlx::query(
@@ -269,7 +269,7 @@ pub(super) async fn refresh_system(
     if refreshed.rows_affected() == 0 {
         return Ok(());
     }
-    let blocks = agents::blocks(conn, thread.agent).await?;
+    let blocks = blocks::of_agent(conn, thread.agent).await?;
     let text = agents::compile(conn, thread, settings, &blocks, now).await?;
     messages::replace_system(conn, thread, &Body::System(Content::Text(text))).await
 }
@@ -288,7 +288,7 @@ pub(super) async fn recompile_on_demand(
     {
         return Ok(None);
     }
-    let blocks = agents::blocks(&mut tx, thread.agent).await?;
+    let blocks = blocks::of_agent(&mut tx, thread.agent).await?;
     let text = agents::compile(&mut tx, thread, &settings, &blocks, now).await?;
     if is_kept {
         messages::replace_system(&mut tx, thread, &Body::System(Content::Text(text.clone()))).await?;

@@ -1,7 +1,7 @@
 //! The queries, compiled once for each database. `super` is the database's file: it gives `Db`, `Adapter` and the dialect.
 //!
-//! Order of locks, the same everywhere so that transactions wait for each other and never in a circle: run, then agent.
-//! Nobody who holds an agent's row locks a run.
+//! Order of locks, the same everywhere so that transactions wait for each other and never in a circle: run, then agents,
+//! lowest id first, then blocks, lowest id first. Nobody who holds an agent's row locks a run.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use serde::de::DeserializeOwned;
 use sqlx::{Database, QueryBuilder, Row as _};
 use uuid::Uuid;
 
-use super::{Adapter, Db, FIND, IN_IDS, IN_TEXTS, list_of_ids, list_of_numbers, list_of_texts};
+use super::{Adapter, Db, FIND, IN_IDS, IN_NUMBERS, IN_TEXTS, list_of_ids, list_of_numbers, list_of_texts};
 use crate::domain::Timestamp;
 use crate::domain::agent::Agent;
-use crate::domain::block::BlockChange;
+use crate::domain::block::{Block, BlockChange};
 use crate::domain::conversation::{Conversation, ConversationChange};
 use crate::domain::event::Event;
-use crate::domain::ids::{AgentId, ConversationId, Id, MessageId, RunId, StepId, ToolId, WorkerId};
+use crate::domain::ids::{AgentId, BlockId, ConversationId, Id, MessageId, RunId, StepId, ToolId, WorkerId};
 use crate::domain::lease::{Lease, TakeoverAfter};
 use crate::domain::message::Message;
 use crate::domain::page::Page;
@@ -27,10 +27,10 @@ use crate::domain::tenant::TenantId;
 use crate::domain::thread::Thread;
 use crate::domain::tool::{Tool, ToolReturn};
 use crate::ports::store::{
-    Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, BlockChanged, CancelRequest, Claim, Compaction,
-    Context, ConversationFilter, ConversationMade, ExpiredApproval, Fork, Heartbeat, MemoryEdit, MessageFilter,
-    MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunEnd, RunFilter, StepCommit, Store, StoreError,
-    ToolFilter, WorkerFacts,
+    Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, BlockChanged, BlockFilter, BlockName,
+    CancelRequest, Claim, Compaction, Context, ConversationFilter, ConversationMade, ExpiredApproval, Fork, Heartbeat,
+    MemoryEdit, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunEnd, RunFilter, StepCommit,
+    Store, StoreError, ToolFilter, WorkerFacts,
 };
 use crate::store::values;
 
@@ -116,6 +116,7 @@ macro_rules! tool_columns {
 
 mod agents;
 mod approvals;
+mod blocks;
 mod claims;
 mod compaction;
 mod conversations;
@@ -139,8 +140,14 @@ type Builder = QueryBuilder<Db>;
 
 #[async_trait]
 impl Store for Adapter {
-    async fn create_agent(&self, tenant: &TenantId, agent: &Agent, system: &Message) -> Result<(), StoreError> {
-        agents::create(self, tenant, agent, system).await
+    async fn create_agent(
+        &self,
+        tenant: &TenantId,
+        agent: &Agent,
+        attached: &[BlockId],
+        messages: &[Message],
+    ) -> Result<Agent, StoreError> {
+        agents::create(self, tenant, agent, attached, messages).await
     }
 
     async fn agent(&self, tenant: &TenantId, id: AgentId) -> Result<Option<Agent>, StoreError> {
@@ -154,6 +161,19 @@ impl Store for Adapter {
         page: &Page<AgentId>,
     ) -> Result<Vec<Agent>, StoreError> {
         agents::list(self, tenant, filter, page).await
+    }
+
+    async fn count_agents(&self, tenant: &TenantId, filter: &AgentFilter) -> Result<u64, StoreError> {
+        agents::count(self, tenant, filter).await
+    }
+
+    async fn tags(
+        &self,
+        tenant: &TenantId,
+        text: Option<&str>,
+        page: &Page<String>,
+    ) -> Result<Vec<String>, StoreError> {
+        agents::tags(self, tenant, text, page).await
     }
 
     async fn change_agent(
@@ -180,15 +200,59 @@ impl Store for Adapter {
         conversations::recompile_on_demand(self, tenant, thread, is_kept, now).await
     }
 
+    async fn create_block(&self, tenant: &TenantId, block: &Block) -> Result<(), StoreError> {
+        blocks::create(self, tenant, block).await
+    }
+
+    async fn block(&self, tenant: &TenantId, id: BlockId) -> Result<Option<Block>, StoreError> {
+        blocks::get(self, tenant, id).await
+    }
+
+    async fn blocks(
+        &self,
+        tenant: &TenantId,
+        filter: &BlockFilter,
+        page: &Page<BlockId>,
+    ) -> Result<Vec<Block>, StoreError> {
+        blocks::list(self, tenant, filter, page).await
+    }
+
+    async fn count_blocks(&self, tenant: &TenantId, filter: &BlockFilter) -> Result<u64, StoreError> {
+        blocks::count(self, tenant, filter).await
+    }
+
     async fn change_block(
         &self,
         tenant: &TenantId,
-        agent: AgentId,
-        label: &str,
+        block: BlockName<'_>,
         change: &BlockChange,
         now: Timestamp,
     ) -> Result<BlockChanged, StoreError> {
-        memory::change_block(self, tenant, agent, label, change, now).await
+        blocks::change(self, tenant, block, change, now).await
+    }
+
+    async fn delete_block(&self, tenant: &TenantId, id: BlockId, now: Timestamp) -> Result<bool, StoreError> {
+        blocks::delete(self, tenant, id, now).await
+    }
+
+    async fn attach_block(
+        &self,
+        tenant: &TenantId,
+        agent: AgentId,
+        block: BlockId,
+        now: Timestamp,
+    ) -> Result<BlockChanged<Agent>, StoreError> {
+        blocks::attach(self, tenant, agent, block, now).await
+    }
+
+    async fn detach_block(
+        &self,
+        tenant: &TenantId,
+        agent: AgentId,
+        block: BlockId,
+        now: Timestamp,
+    ) -> Result<BlockChanged<Agent>, StoreError> {
+        blocks::detach(self, tenant, agent, block, now).await
     }
 
     async fn create_conversation(

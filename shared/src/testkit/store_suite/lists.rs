@@ -42,12 +42,12 @@ pub async fn pages_of_agents_messages_and_steps_have_no_gap_or_repeat(store: Sha
     for _ in 0..5 {
         let (agent, system) = new_agent("Ada", default_settings());
         let agent = Agent { created_at: same_time, updated_at: same_time, ..agent };
-        store.create_agent(&tenant, &agent, &system).await.expect("a new agent");
+        store.create_agent(&tenant, &agent, &[], std::slice::from_ref(&system)).await.expect("a new agent");
         agents.push(agent.id);
     }
     for order in [Order::Ascending, Order::Descending] {
-        for order_by_updated in [false, true] {
-            let filter = AgentFilter { order_by_updated, ..AgentFilter::default() };
+        for order_by in [AgentOrder::Creation, AgentOrder::Change, AgentOrder::Completion] {
+            let filter = AgentFilter { order_by, ..AgentFilter::default() };
             let mut found = Vec::new();
             let mut page = Page { after: None, before: None, limit: 2, order };
             loop {
