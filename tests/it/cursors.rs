@@ -144,7 +144,8 @@ async fn check(clients: &[Client], agent: &str, mut random: Random) -> u64 {
 
 /// Draws runs and cursors for a server or several.
 async fn check_all(clients: &[Client]) {
-    let given = std::env::var("HOLDFAST_TEST_SEED").ok().map(|seed| seed.parse().expect("HOLDFAST_TEST_SEED is a number"));
+    let given =
+        std::env::var("HOLDFAST_TEST_SEED").ok().map(|seed| seed.parse().expect("HOLDFAST_TEST_SEED is a number"));
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs();
     let seed = given.unwrap_or_else(now);
     eprintln!("HOLDFAST_TEST_SEED={seed}");

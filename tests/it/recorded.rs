@@ -9,7 +9,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use serde_json::{Map, Value};
 
 /// Keys whose texts are words of the contract and not content.
-pub const WORDS: [&str; 17] = [
+pub const WORDS: [&str; 16] = [
     "message_type",
     "type",
     "status",
@@ -26,7 +26,6 @@ pub const WORDS: [&str; 17] = [
     "source_type",
     "provider_type",
     "model_type",
-    "media_type",
 ];
 
 struct Record {

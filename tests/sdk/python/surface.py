@@ -230,7 +230,7 @@ TABLE: dict[str, Row] = {
          (lambda w: args("memory_insert", agent_id=w.agent, body_requires_approval="maybe"), Malformed))),
     "tools.create": Row(
         lambda w: args(source_code=source("made"), tags=["made"]), lambda answer, _: answer.name == "made",
-        ((lambda _: args(source_code="def f(x):\n    return x\n"), (BadRequest, Malformed)),  # type: ignore[arg-type]
+        ((lambda _: args(source_code="def f(x):\n    return x\n"), letta_client.APIStatusError),
          (lambda _: args(source_code=source("made"), return_char_limit=0), Malformed))),
     "tools.upsert": Row(
         lambda w: args(source_code=source(w.tool_name), description="Changed."),
@@ -247,7 +247,7 @@ TABLE: dict[str, Row] = {
     "health": Row(lambda _: args(), lambda answer, _: answer.status == "ok" and bool(answer.version)),
     # P1
     "runs.list": Row(
-        lambda w: args(agent_id=w.state.id, statuses=["completed"], limit=1), lambda items, w: w.run in ids(items),
+        lambda w: args(agent_id=w.agent if w.run else "", statuses=["completed"], limit=1), lambda items, w: w.run in ids(items),
         ((lambda _: args(after=absent("run")), NotFound), (lambda _: args(statuses=["nonsense"]), Malformed),
          (lambda _: args(limit=0), Malformed))),
     "runs.retrieve": Row(lambda w: args(w.run), lambda answer, w: answer.id == w.run, by_id("run")),
@@ -291,7 +291,7 @@ TABLE: dict[str, Row] = {
         lambda w: args(w.hanging_conversation()), lambda answer, _: list(answer.values()) == ["cancelled"],
         (*by_id("conv"), (lambda w: args(w.new_conversation()), Conflict))),
     "steps.list": Row(
-        lambda w: args(agent_id=w.state.id, limit=1), lambda items, w: w.step in ids(items),
+        lambda w: args(agent_id=w.agent if w.run else "", limit=1), lambda items, w: w.step in ids(items),
         ((lambda _: args(after=absent("step")), NotFound), (lambda _: args(feedback="nonsense"), Malformed),
          (lambda _: args(start_date="nonsense"), Malformed))),
     "steps.retrieve": Row(lambda w: args(w.step), lambda answer, w: answer.run_id == w.run, by_id("step")),

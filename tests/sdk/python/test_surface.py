@@ -19,7 +19,7 @@ from conftest import HERE, KEY
 from letta_client import AsyncLetta, AsyncStream, Letta, Stream
 from letta_client.pagination import SyncArrayPage
 from letta_client.types import AgentState
-from surface import TABLE, World, args
+from surface import TABLE, Arguments, World
 
 METHODS: dict[str, dict[str, str]] = json.loads(
     (pathlib.Path(__file__).parents[2] / "fixtures" / "sdk_methods.json").read_text("utf-8"))
@@ -55,19 +55,39 @@ async def settled_async(answer: typing.Any) -> typing.Any:
     return [item async for item in answer] if isinstance(answer, AsyncStream) else answer
 
 
-def call(kind: str, name: str, arguments: typing.Any) -> typing.Any:
-    """Calls a method of a client that refuses what does not fit the SDK's types."""
-    (positional, named) = arguments
-    options: dict[str, typing.Any] = {"base_url": HERE, "api_key": KEY, "max_retries": 0}
-    if kind == "sync":
-        with Letta(**options, _strict_response_validation=True) as client:
-            return settled(method(client, name)(*positional, **named))
+class Callers:
+    """Both clients. They refuse answers that do not fit the SDK's types."""
 
-    async def work() -> typing.Any:
-        async with AsyncLetta(**options, _strict_response_validation=True) as client:
-            return await settled_async(method(client, name)(*positional, **named))
+    def __init__(self) -> None:
+        options: dict[str, typing.Any] = {"base_url": HERE, "api_key": KEY, "max_retries": 0}
+        self.sync = Letta(**options, _strict_response_validation=True)
+        self.asynchronous = AsyncLetta(**options, _strict_response_validation=True)
+        self.loop = asyncio.new_event_loop()
 
-    return asyncio.run(work())
+    def call(self, kind: str, name: str, arguments: Arguments) -> typing.Any:
+        """Calls a method of one of them."""
+        positional, named = arguments
+        if kind == "sync":
+            return settled(method(self.sync, name)(*positional, **named))
+
+        async def work() -> typing.Any:
+            return await settled_async(method(self.asynchronous, name)(*positional, **named))
+
+        return self.loop.run_until_complete(work())
+
+    def close(self) -> None:
+        """Closes connections."""
+        self.sync.close()
+        self.loop.run_until_complete(self.asynchronous.close())
+        self.loop.close()
+
+
+@pytest.fixture(scope="module")
+def callers() -> Iterator[Callers]:
+    """Both clients, for the whole file."""
+    made = Callers()
+    yield made
+    made.close()
 
 
 def verify(answer: typing.Any) -> None:
@@ -83,20 +103,20 @@ def verify(answer: typing.Any) -> None:
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("name", SERVED)
-def test_a_method_answers(world: World, name: str, kind: str) -> None:
+def test_a_method_answers(world: World, callers: Callers, name: str, kind: str) -> None:
     row = TABLE[name]
-    answer = call(kind, name, row.succeeds(world))
+    answer = callers.call(kind, name, row.succeeds(world))
     verify(answer)
     assert row.is_right(answer, world), answer
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("name,number", [(name, at) for name in SERVED if name in TABLE for at in range(len(TABLE[name].fails))])
-def test_a_method_fails(world: World, name: str, number: int, kind: str) -> None:
+def test_a_method_fails(world: World, callers: Callers, name: str, number: int, kind: str) -> None:
     arguments, expected = TABLE[name].fails[number]
     arguments = arguments(world)
     with pytest.raises(letta_client.APIStatusError) as raised:
-        call(kind, name, arguments)
+        callers.call(kind, name, arguments)
     assert isinstance(raised.value, expected), raised.value
     body = raised.value.body
     assert isinstance(body, dict) and body["detail"] not in (None, "", "Not Found"), body
