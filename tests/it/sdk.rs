@@ -18,7 +18,7 @@ async fn run(name: &str, mut command: Command, here: &Client, there: &Client) {
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = Process::spawn(name, command);
-    let status = process.ended_within(4 * DEADLINE).await;
+    let status = process.ended_within(8 * DEADLINE).await;
     assert!(status.success(), "{name} failed\n{}\n{}", process.output(), process.log());
 }
 

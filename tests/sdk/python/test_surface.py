@@ -234,4 +234,3 @@ def test_requests_are_encoded_as_the_server_reads_them(agent: AgentState, world:
         assert [item.message_type for item in answer.messages] == ["assistant_message"]
         runs = client.runs.messages.stream(world.run, include_pings=None, poll_interval=None, batch_size=None, otid=None)
         assert [item.message_type for item in runs][-2:] == ["stop_reason", "usage_statistics"]
-        assert args() == ((), {})
