@@ -22,7 +22,7 @@ pub fn router(services: Services, options: Options) -> Router {
     let max_body_bytes = options.max_body_bytes;
     let app = App { services: Arc::new(services), options: Arc::new(options) };
 
-    let routes: [(&str, MethodRouter<App>); 47] = [
+    let routes: [(&str, MethodRouter<App>); 48] = [
         ("/v1/health", get(health::health)),
         ("/v1/ready", get(health::ready)),
         ("/v1/models", get(models::list)),
