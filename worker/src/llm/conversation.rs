@@ -11,9 +11,9 @@ use crate::agent::prompt::IMAGE_PLACEHOLDER;
 
 /// The longest id of a call that OpenAI takes; Anthropic takes longer ones.
 const CALL_ID_CHARS: usize = 40;
-/// What stands for a last input that has nothing a model could be sent, such as one of reasoning alone: providers refuse
-/// empty requests.
-const EMPTY_INPUT: &str = "[nothing that can be shown]";
+/// What stands for an input that has nothing a model could be sent, such as one of reasoning alone, or for none at all
+/// before an answer.
+const NO_INPUT: &str = "[no input]";
 /// How many of the newest turns of input begin a prefix that Anthropic shall keep: the last one, and the one before,
 /// up to which the previous call has filled its cache.
 const CACHED_TURNS: usize = 2;
@@ -27,7 +27,6 @@ pub(super) fn conversation(dialect: Dialect, peer: &Peer<'_>, request: ModelRequ
         has_reasoning: request.options.reasoning.is_on != Some(false),
         // Servers that know the field for reasoning want it inside the present loop of calls and results, and some
         // refuse it in older turns.
-        last: request.turns.len().saturating_sub(1),
         loop_start: request.turns.iter().rposition(|turn| matches!(turn, Turn::User(_))).unwrap_or(0),
     };
     let mut messages = Vec::with_capacity(request.turns.len() + 1);
@@ -38,6 +37,9 @@ pub(super) fn conversation(dialect: Dialect, peer: &Peer<'_>, request: ModelRequ
     for (place, turn) in request.turns.into_iter().enumerate() {
         writer.turn(place, turn, &mut messages);
     }
+    if matches!(dialect, Dialect::Anthropic | Dialect::Gemini) {
+        begin_with_input(&mut messages);
+    }
     if dialect == Dialect::Anthropic {
         let inputs = messages.iter_mut().rev().filter(|one| matches!(one.role, ChatRole::User | ChatRole::Tool));
         inputs.take(CACHED_TURNS).for_each(|message| message.options = Some(CacheControl::Ephemeral.into()));
@@ -47,14 +49,21 @@ pub(super) fn conversation(dialect: Dialect, peer: &Peer<'_>, request: ModelRequ
     if request.system.is_empty() { chat } else { chat.with_system(request.system) }
 }
 
+/// Some providers refuse a conversation that does not begin with an input: one that only has instructions, or that begins
+/// with an answer.
+fn begin_with_input(messages: &mut Vec<ChatMessage>) {
+    let start = messages.iter().position(|message| !matches!(message.role, ChatRole::System)).unwrap_or(messages.len());
+    if messages.get(start).is_none_or(|first| !matches!(first.role, ChatRole::User)) {
+        messages.insert(start, ChatMessage::user(NO_INPUT));
+    }
+}
+
 struct Writer<'a> {
     dialect: Dialect,
     peer: &'a Peer<'a>,
     sees_images: bool,
     /// Whether reasoning is sent back at all.
     has_reasoning: bool,
-    /// The turn that the model shall answer.
-    last: usize,
     /// The turn that began the present loop of calls and results.
     loop_start: usize,
 }
@@ -64,10 +73,7 @@ impl Writer<'_> {
         match turn {
             Turn::System(text) => messages.push(ChatMessage::system(text)),
             Turn::User(pieces) => {
-                let mut parts: Vec<ContentPart> = pieces.into_iter().filter_map(|piece| self.piece(piece)).collect();
-                if parts.is_empty() && place == self.last {
-                    parts.push(ContentPart::Text(EMPTY_INPUT.to_owned()));
-                }
+                let parts: Vec<ContentPart> = pieces.into_iter().filter_map(|piece| self.piece(piece)).collect();
                 // An empty message is refused by Anthropic, and says nothing to others.
                 if !parts.is_empty() || self.dialect != Dialect::Anthropic {
                     messages.push(ChatMessage::user(MessageContent::from_parts(parts)));
