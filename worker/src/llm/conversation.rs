@@ -11,8 +11,7 @@ use crate::agent::prompt::IMAGE_PLACEHOLDER;
 
 /// The longest id of a call that OpenAI takes; Anthropic takes longer ones.
 const CALL_ID_CHARS: usize = 40;
-/// What stands for an input that has nothing a model could be sent, such as one of reasoning alone, or for none at all
-/// before an answer.
+/// What stands for an input that has nothing a model could be sent, such as one of reasoning alone.
 const NO_INPUT: &str = "[no input]";
 /// How many of the newest turns of input begin a prefix that Anthropic shall keep: the last one, and the one before,
 /// up to which the previous call has filled its cache.
@@ -38,7 +37,7 @@ pub(super) fn conversation(dialect: Dialect, peer: &Peer<'_>, request: ModelRequ
         writer.turn(place, turn, &mut messages);
     }
     if matches!(dialect, Dialect::Anthropic | Dialect::Gemini) {
-        begin_with_input(&mut messages);
+        hold_inputs(&mut messages);
     }
     if dialect == Dialect::Anthropic {
         let inputs = messages.iter_mut().rev().filter(|one| matches!(one.role, ChatRole::User | ChatRole::Tool));
@@ -49,12 +48,16 @@ pub(super) fn conversation(dialect: Dialect, peer: &Peer<'_>, request: ModelRequ
     if request.system.is_empty() { chat } else { chat.with_system(request.system) }
 }
 
-/// Some providers refuse a conversation that does not begin with an input: one that only has instructions, or that begins
-/// with an answer.
-fn begin_with_input(messages: &mut Vec<ChatMessage>) {
+/// Some providers refuse a conversation that does not begin with an input, such as one that only has instructions, or
+/// that ends with an answer, as if the model should go on with it.
+fn hold_inputs(messages: &mut Vec<ChatMessage>) {
     let start = messages.iter().position(|message| !matches!(message.role, ChatRole::System)).unwrap_or(messages.len());
     if messages.get(start).is_none_or(|first| !matches!(first.role, ChatRole::User)) {
         messages.insert(start, ChatMessage::user(NO_INPUT));
+    }
+    let last = messages.iter().rev().find(|message| !matches!(message.role, ChatRole::System));
+    if last.is_some_and(|last| matches!(last.role, ChatRole::Assistant)) {
+        messages.push(ChatMessage::user(NO_INPUT));
     }
 }
 
