@@ -93,6 +93,8 @@ pub enum ApiError {
     NotBackground,
     /// The run's events are gone.
     EventsGone(RunId),
+    /// The run that was waited for was cancelled.
+    Cancelled(RunId),
     /// The run failed while the connection waited for its answer.
     RunFailed(RunId, RunError),
     /// The database is down.
@@ -182,7 +184,8 @@ impl ApiError {
             | Self::PendingApproval(_)
             | Self::BeingAnswered(_)
             | Self::Busy(_)
-            | Self::NothingToCancel(_) => StatusCode::CONFLICT,
+            | Self::NothingToCancel(_)
+            | Self::Cancelled(_) => StatusCode::CONFLICT,
             Self::EventsGone(_) => StatusCode::GONE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BadPathId(_) | Self::Malformed(_) | Self::KeyReused(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -196,7 +199,11 @@ impl ApiError {
     const fn forbids_retry(&self) -> bool {
         match self {
             // Waiting does not help.
-            Self::LabelTaken(_) | Self::PendingApproval(_) | Self::BeingAnswered(_) | Self::NothingToCancel(_) => true,
+            Self::LabelTaken(_)
+            | Self::PendingApproval(_)
+            | Self::BeingAnswered(_)
+            | Self::NothingToCancel(_)
+            | Self::Cancelled(_) => true,
             // The request was accepted and carried out: a repeat would give the agent the same input again.
             Self::RunFailed(..) => true,
             Self::Unauthorized
@@ -293,6 +300,7 @@ impl ApiError {
             Self::NotBackground => {
                 coded(InvalidArgument, "this run was not started in background mode, so it has no stored stream.")
             }
+            Self::Cancelled(run) => detail(&format!("CONFLICT: the run {run} was cancelled."), Some(*run)),
             Self::EventsGone(run) => {
                 detail(&format!("{}: the events of this run are no longer kept.", Expired.as_str()), Some(*run))
             }

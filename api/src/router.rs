@@ -22,7 +22,7 @@ pub fn router(services: Services, options: Options) -> Router {
     let max_body_bytes = options.max_body_bytes;
     let app = App { services: Arc::new(services), options: Arc::new(options) };
 
-    let routes: [(&str, MethodRouter<App>); 47] = [
+    let routes: [(&str, MethodRouter<App>); 50] = [
         ("/v1/health", get(health::health)),
         ("/v1/ready", get(health::ready)),
         ("/v1/models", get(models::list)),
@@ -34,6 +34,7 @@ pub fn router(services: Services, options: Options) -> Router {
         ("/v1/agents/{agent_id}/messages/stream", post(messages::stream)),
         ("/v1/agents/{agent_id}/messages/async", post(messages::create_async)),
         ("/v1/agents/{agent_id}/messages/cancel", post(messages::cancel)),
+        ("/v1/agents/{agent_id}/summarize", post(messages::compact)),
         ("/v1/agents/{agent_id}/recompile", post(agents::recompile)),
         ("/v1/agents/{agent_id}/core-memory", get(blocks::memory)),
         ("/v1/agents/{agent_id}/core-memory/blocks", get(blocks::list_attached)),
@@ -47,6 +48,7 @@ pub fn router(services: Services, options: Options) -> Router {
         ("/v1/agents/{agent_id}/tools/attach/{tool_id}", patch(tools::attach)),
         ("/v1/agents/{agent_id}/tools/detach/{tool_id}", patch(tools::detach)),
         ("/v1/agents/{agent_id}/tools/approval/{name}", patch(tools::set_approval)),
+        ("/v1/agents/{agent_id}/tools/{name}/run", post(tools::run)),
         ("/v1/conversations", get(conversations::list).post(conversations::create)),
         (
             "/v1/conversations/{conversation_id}",
@@ -57,6 +59,7 @@ pub fn router(services: Services, options: Options) -> Router {
         ("/v1/conversations/{conversation_id}/cancel", post(conversations::cancel)),
         ("/v1/conversations/{conversation_id}/fork", post(conversations::fork)),
         ("/v1/conversations/{conversation_id}/recompile", post(conversations::recompile)),
+        ("/v1/conversations/{conversation_id}/compact", post(conversations::compact)),
         ("/v1/blocks", get(blocks::list).post(blocks::create)),
         ("/v1/blocks/count", get(blocks::count)),
         ("/v1/blocks/{block_id}", get(blocks::retrieve).patch(blocks::update).delete(blocks::delete)),

@@ -6,14 +6,16 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use holdfast_shared::domain::agent::Agent;
 use holdfast_shared::domain::ids::{AgentId, MessageId, RunId};
-use holdfast_shared::domain::message::Message;
+use holdfast_shared::domain::message::{Body, Message};
+use holdfast_shared::domain::model::ModelHandle;
 use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::position::SeqId;
-use holdfast_shared::domain::run::{Run, RunState, RunType, Speech};
+use holdfast_shared::domain::run::{Run, RunState, RunType, RunWork, Speech};
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::thread::{Thread, ThreadScope};
 use holdfast_shared::ports::store::MessageFilter;
 use holdfast_shared::telemetry::traces::{self, TRACEPARENT};
+use holdfast_shared::wire::compaction::{compaction, compaction_settings};
 use holdfast_shared::wire::request::SendRequest;
 use holdfast_shared::wire::response::{LettaResponse, shown};
 use holdfast_shared::wire::run as wire_run;
@@ -21,6 +23,7 @@ use serde_json::{Map, Value};
 
 use crate::App;
 use crate::commands::cancel_runs;
+use crate::commands::do_work::do_work;
 use crate::commands::start_run::{StartRun, start_run};
 use crate::error::ApiError;
 use crate::extract::{AgentPath, JsonBody, OptionalJsonBody, QueryFields, Tenant};
@@ -112,6 +115,16 @@ pub(super) fn speech(query: &QueryFields, agent: &Agent) -> Result<Option<Speech
     }))
 }
 
+pub(crate) async fn compact(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    AgentPath(agent): AgentPath,
+    headers: HeaderMap,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Result<Json<Value>, ApiError> {
+    compact_thread(&app, &tenant, Thread::own(agent), &body, &headers).await
+}
+
 pub(crate) async fn cancel(
     State(app): State<App>,
     Tenant(tenant): Tenant,
@@ -134,6 +147,37 @@ pub(crate) async fn cancel(
         answer.insert(text, Value::from(if is_cancelled { "cancelled" } else { "failed" }));
     }
     Ok(Json(answer))
+}
+
+/// Whether an SDK says that it sends the request again.
+pub(super) fn is_retry(headers: &HeaderMap) -> bool {
+    let count = headers.get("x-stainless-retry-count").and_then(|value| value.to_str().ok());
+    count.is_some_and(|count| count != "0")
+}
+
+/// Compacts the context of a thread, by a worker.
+pub(super) async fn compact_thread(
+    app: &App,
+    tenant: &TenantId,
+    thread: Thread,
+    body: &Value,
+    headers: &HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    let settings = compaction_settings(body)?;
+    if let Some(model) = settings.as_ref().and_then(|settings| ModelHandle::parse(settings.get("model")?.as_str()?))
+        && !app.services.catalogue.knows(&model).await
+    {
+        return Err(ApiError::NoModel(model));
+    }
+    let work = (RunType::Summarize, RunWork::Compact { settings });
+    let run = do_work(app, tenant, thread, work, is_retry(headers)).await?;
+    let messages = messages_of(app, &run).await?;
+    let summary = messages.iter().find_map(|message| match &message.body {
+        Body::Summary(summary) => Some(summary),
+        _ => None,
+    });
+    let nothing = "INVALID_ARGUMENT: there is nothing to compact: the context would not get smaller";
+    summary.map(|summary| Json(compaction(summary))).ok_or_else(|| ApiError::Unacceptable(nothing.to_owned()))
 }
 
 /// What a cancel of all active runs answers.
@@ -161,7 +205,7 @@ impl Send {
 
     fn wish(self, request: SendRequest, headers: &HeaderMap) -> StartRun {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let is_retry = text("x-stainless-retry-count").is_some_and(|count| count != "0");
+        let is_retry = is_retry(headers);
         let Self { tenant, thread, run_type, max_queued } = self;
         if is_retry {
             // Without otids a repeated stream cannot be told from a new one: who wonders about double runs finds this
@@ -233,6 +277,7 @@ async fn answer(app: &App, tenant: &TenantId, run: Run) -> Result<Response, ApiE
     Ok(Json(LettaResponse::new(&run, reason, &messages)).into_response())
 }
 
+/// All messages of a run, oldest first.
 async fn messages_of(app: &App, run: &Run) -> Result<Vec<Message>, ApiError> {
     let filter = MessageFilter::run(run.agent_id, run.id);
     let mut messages: Vec<Message> = Vec::new();

@@ -164,6 +164,10 @@ pub enum RunType {
     SendMessageAsync,
     /// A stream or one JSON answer, in a conversation.
     SendConversationMessage,
+    /// A compaction that the client asked for.
+    Summarize,
+    /// A call of a tool that the client asked for.
+    RunTool,
 }
 
 /// What a run was asked to do; kept with the run as one document.
@@ -171,6 +175,9 @@ pub enum RunType {
 pub struct RunRequest {
     /// The path that it came by.
     pub run_type: RunType,
+    /// What there is to do.
+    #[serde(default)]
+    pub work: RunWork,
     /// Resumable or not.
     pub attachment: Attachment,
     /// Deltas or steps.
@@ -208,6 +215,51 @@ pub struct RunRequest {
     /// The calls that this run answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answering: Option<Answering>,
+}
+
+/// What a run has to do. All kinds go through the same queue, claim, lease and line, so that a thread has one writer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum RunWork {
+    /// To answer its input, step by step.
+    #[default]
+    Answer,
+    /// To compact the context, without a step. What comes of it is its summary message.
+    Compact {
+        /// The request's `compaction_settings`, as sent.
+        settings: Option<serde_json::Value>,
+    },
+    /// To make one call of a tool, in one step without a model call. What comes of it is recorded with the step.
+    CallTool {
+        /// The call.
+        call: ToolCall,
+    },
+}
+
+impl RunRequest {
+    /// A request for something else than an answer: without stream, and without what only concerns answers.
+    #[must_use]
+    pub fn of_work(run_type: RunType, work: RunWork) -> Self {
+        Self {
+            run_type,
+            work,
+            attachment: Attachment::Foreground,
+            mode: StreamMode::Steps,
+            include_pings: false,
+            max_steps: 1,
+            include_types: None,
+            override_model: None,
+            override_system: None,
+            speech: None,
+            use_assistant_message: true,
+            assistant_message_tool_name: "send_message".to_owned(),
+            assistant_message_tool_kwarg: "message".to_owned(),
+            callback_url: None,
+            client_tools: Vec::new(),
+            client_skills: Vec::new(),
+            include_compaction: false,
+            answering: None,
+        }
+    }
 }
 
 /// The call by which an agent of a legacy type speaks (api/05 §9).

@@ -385,6 +385,15 @@ pub enum Accepted {
     BeingAnswered(RunId),
 }
 
+/// What is recorded of the one call of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LoneCall {
+    /// It was begun.
+    Begun,
+    /// It is done.
+    Returned(ToolReturn),
+}
+
 /// A hint that is to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxEntry {
@@ -774,6 +783,8 @@ pub trait Store: Send + Sync + 'static {
     async fn runs(&self, tenant: &TenantId, filter: &RunFilter, page: &Page<RunId>) -> Result<Vec<Run>, StoreError>;
     /// A page of a run's steps.
     async fn steps(&self, run: RunId, page: &Page<StepId>) -> Result<Vec<Step>, StoreError>;
+    /// What is recorded of the call of a run whose work is one call; `None`: it was not begun.
+    async fn lone_call(&self, run: RunId) -> Result<Option<LoneCall>, StoreError>;
     /// Archived events after a cursor, in order, at most one read's worth.
     async fn events(&self, run: RunId, after: SeqId) -> Result<Vec<Event>, StoreError>;
     /// Those of these runs that have ended.

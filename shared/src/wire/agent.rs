@@ -19,7 +19,7 @@ use crate::wire::message::{Shown, slices};
 use crate::wire::model::{LlmOptions, ModelFacts, object};
 use crate::wire::read::{BodyError, Node};
 use crate::wire::request::{SendRequest, read_model_handle};
-use crate::wire::{time, tool, tool_rule};
+use crate::wire::{compaction, time, tool, tool_rule};
 
 /// The base text of agents that bring none.
 const DEFAULT_SYSTEM: &str = "\
@@ -63,8 +63,6 @@ const AGENT_TYPES: [&str; 9] = [
     "voice_sleeptime_agent",
 ];
 
-/// How a compaction chooses what it takes out of the context.
-const COMPACTION_MODES: [&str; 4] = ["sliding_window", "all", "self_compact_all", "self_compact_sliding_window"];
 
 /// What a setting that is kept and shown as it was sent must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -295,7 +293,7 @@ impl SettingsPatch {
         if let Some(rules) = body.get("tool_rules") {
             tool_rules = Some(rules.items()?.iter().map(tool_rule::read).collect::<Result<_, _>>()?);
         }
-        check_compaction(body)?;
+        compaction::check(body)?;
         let config = body.get("llm_config").filter(|_| !body.has("model"));
         let mut other = Map::new();
         for (name, form) in OTHER {
@@ -431,29 +429,6 @@ fn read_secrets(body: &Node<'_>) -> Result<Option<BTreeMap<String, Secret>>, Bod
 fn is_variable(name: &str) -> bool {
     let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
     begins && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-}
-
-/// `compaction_settings` are kept as sent, but only if a compaction can follow them (api/05 §7).
-fn check_compaction(body: &Node<'_>) -> Result<(), BodyError> {
-    let Some(settings) = body.get("compaction_settings") else { return Ok(()) };
-    settings.object()?;
-    if let Some(mode) = settings.get("mode") {
-        mode.one_of(&COMPACTION_MODES)?;
-    }
-    if let Some(share) = settings.get("sliding_window_percentage")
-        && !share.value().as_f64().is_some_and(|share| 0.0 < share && share < 1.0)
-    {
-        return Err(share.malformed("must be a number between 0 and 1"));
-    }
-    if let Some(most) = settings.get("clip_chars") {
-        most.at_least(1)?;
-    }
-    if let Some(model) = settings.get("model") {
-        read_model_handle(&model)?;
-    }
-    settings.optional_string("prompt")?;
-    settings.flag("prompt_acknowledgement", false)?;
-    settings.get("model_settings").map_or(Ok(()), |options| options.object().map(|_| ()))
 }
 
 fn read_ids<T>(list: &Node<'_>) -> Result<Vec<T>, BodyError>

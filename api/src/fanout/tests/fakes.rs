@@ -380,6 +380,9 @@ impl Store for FakeStore {
     async fn steps(&self, _: RunId, _: &Page<StepId>) -> Result<Vec<Step>, StoreError> {
         unreachable!("no part of the fan-out")
     }
+    async fn lone_call(&self, _: RunId) -> Result<Option<LoneCall>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
     async fn request_cancel(&self, _: RunId, _: Timestamp) -> Result<CancelRequest, StoreError> {
         unreachable!("no part of the fan-out")
     }

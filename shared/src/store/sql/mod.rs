@@ -29,7 +29,7 @@ use crate::domain::tool::{Tool, ToolReturn};
 use crate::ports::store::{
     Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, BlockChanged, BlockFilter, BlockName,
     CancelRequest, Claim, Compaction, Context, ConversationFilter, ConversationMade, ExpiredApproval, Fork, Heartbeat,
-    MemoryEdit, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunEnd, RunFilter, StepCommit,
+    LoneCall, MemoryEdit, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunEnd, RunFilter, StepCommit,
     Store, StoreError, ToolFilter, WorkerFacts,
 };
 use crate::store::values;
@@ -367,6 +367,10 @@ impl Store for Adapter {
 
     async fn steps(&self, run: RunId, page: &Page<StepId>) -> Result<Vec<Step>, StoreError> {
         steps::list(self, run, page).await
+    }
+
+    async fn lone_call(&self, run: RunId) -> Result<Option<LoneCall>, StoreError> {
+        steps::lone_call(self, run).await
     }
 
     async fn events(&self, run: RunId, after: SeqId) -> Result<Vec<Event>, StoreError> {

@@ -15,7 +15,7 @@ use crate::domain::step::{Step, StepStatus, StepTiming};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tool::ToolReturn;
 use crate::domain::usage::Usage;
-use crate::ports::store::{AnswerRecord, NewStep, OutboxEntry, RunEnd, StepCommit, StoreError};
+use crate::ports::store::{AnswerRecord, LoneCall, NewStep, OutboxEntry, RunEnd, StepCommit, StoreError};
 use crate::store::values::{self, micros, plain, signed, unsigned};
 
 /// Steps are listed by their number.
@@ -208,6 +208,18 @@ async fn close(conn: &mut Conn, run: RunId, commit: &StepCommit) -> Result<bool,
 pub(super) async fn forget_returns(conn: &mut Conn, step: StepId) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM tool_returns WHERE step_id = $1").bind(step.uuid()).execute(conn).await?;
     Ok(())
+}
+
+pub(super) async fn lone_call(store: &Adapter, run: RunId) -> Result<Option<LoneCall>, StoreError> {
+    let row = sqlx::query(
+        "SELECT tool_returns.body FROM tool_returns JOIN steps ON steps.id = tool_returns.step_id \
+         WHERE steps.run_id = $1 AND steps.number = 1 AND tool_returns.call = 0",
+    )
+    .bind(run.uuid())
+    .fetch_optional(store.reader())
+    .await?;
+    let read = |row| Ok(optional_document(&row, "body")?.map_or(LoneCall::Begun, LoneCall::Returned));
+    row.map(read).transpose()
 }
 
 pub(super) async fn list(store: &Adapter, run: RunId, page: &Page<StepId>) -> Result<Vec<Step>, StoreError> {

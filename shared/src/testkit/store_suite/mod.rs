@@ -24,7 +24,7 @@ use crate::domain::model::ModelHandle;
 use crate::domain::page::{Order, Page};
 use crate::domain::position::SeqId;
 use crate::domain::run::{
-    Attachment, ErrorType, Outcome, Run, RunError, RunRequest, RunState, RunStatus, RunType, StreamMode,
+    Attachment, ErrorType, Outcome, Run, RunError, RunRequest, RunState, RunStatus, RunType, RunWork, StreamMode,
 };
 use crate::domain::step::{Retry, StepStatus};
 use crate::domain::stop_reason::StopReason;
@@ -299,6 +299,7 @@ fn new_run(tenant: &TenantId, agent: AgentId, text: &str) -> NewRun {
     let id = new_id();
     let request = RunRequest {
         run_type: RunType::SendMessageStreaming,
+        work: RunWork::default(),
         attachment: Attachment::Background,
         mode: StreamMode::Tokens,
         include_pings: true,
