@@ -250,7 +250,7 @@ impl UpdateAgent {
             tools: read_tools(&body)?,
             last_stop_reason: body.get("last_stop_reason").map(|word| read_stop_reason(&word)).transpose()?,
             last_run_completion: body.get("last_run_completion").map(|at| read_time(&at)).transpose()?,
-            last_run_duration_ms: body.get("last_run_duration_ms").map(|length| length.whole()).transpose()?,
+            last_run_duration_ms: body.get("last_run_duration_ms").map(|length| read_duration(&length)).transpose()?,
             patch: SettingsPatch::parse(&body)?,
         })
     }
@@ -394,6 +394,10 @@ fn options_of_config(config: &Node<'_>) -> Map<String, Value> {
 
 fn read_stop_reason(node: &Node<'_>) -> Result<StopReason, BodyError> {
     StopReason::parse(node.string()?).ok_or_else(|| node.malformed("is not a stop reason"))
+}
+
+fn read_duration(node: &Node<'_>) -> Result<i64, BodyError> {
+    Ok(i64::try_from(node.at_least(0)?).unwrap_or(i64::MAX))
 }
 
 fn read_time(node: &Node<'_>) -> Result<Timestamp, BodyError> {
@@ -781,6 +785,7 @@ mod tests {
             (json!({"last_run_completion": "today"}), "body.last_run_completion: "),
             (json!({"last_run_completion": "+200000-01-01T00:00:00Z"}), "body.last_run_completion: "),
             (json!({"last_run_duration_ms": 0.5}), "body.last_run_duration_ms: "),
+            (json!({"last_run_duration_ms": -1}), "body.last_run_duration_ms: "),
         ] {
             let error = update(body).expect_err("refused");
             assert!(error.to_string().starts_with(path), "{error}");
