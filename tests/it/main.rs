@@ -30,3 +30,4 @@ mod tidy;
 mod tools_api;
 mod traces;
 mod upgrade;
+mod work;
