@@ -49,7 +49,7 @@ the user again.";
 const DEFAULT_TYPE: &str = "letta_v1_agent";
 
 /// The kinds of agents.
-const AGENT_TYPES: [&str; 9] = [
+pub const AGENT_TYPES: [&str; 9] = [
     DEFAULT_TYPE,
     "memgpt_agent",
     "memgpt_v2_agent",
@@ -62,10 +62,10 @@ const AGENT_TYPES: [&str; 9] = [
 ];
 
 /// How a compaction chooses what it takes out of the context.
-const COMPACTION_MODES: [&str; 4] = ["sliding_window", "all", "self_compact_all", "self_compact_sliding_window"];
+pub const COMPACTION_MODES: [&str; 4] = ["sliding_window", "all", "self_compact_all", "self_compact_sliding_window"];
 
 /// Settings that are kept and shown as they were sent.
-const OTHER: [&str; 17] = [
+pub const OTHER: [&str; 17] = [
     "base_template_id",
     "compaction_settings",
     "embedding",
