@@ -154,9 +154,9 @@ pub(crate) fn api(
         seams: backends.seams.clone(),
         draining: shutdown.clone(),
     };
-    let keys = settings.api.keys.iter();
     let options = holdfast_api::Options {
-        api_keys: keys.map(|(tenant, key)| holdfast_api::ApiKey::new(tenant.clone(), key)).collect(),
+        api_keys: settings.api.keys.clone(),
+        cors_origins: settings.api.cors_origins.clone(),
         max_body_bytes: settings.api.max_body_bytes,
         max_queued_runs: settings.api.max_queued_runs,
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -16,6 +16,9 @@ use serde_json::{Map, Value};
 use crate::App;
 use crate::error::ApiError;
 
+/// Most rows of a page (api/00 §4).
+pub(crate) const MOST_ROWS: u32 = 1000;
+
 /// Who asks, as [`crate::auth`] found out.
 pub(crate) struct Tenant(pub(crate) TenantId);
 
@@ -256,11 +259,11 @@ impl QueryFields {
         })
     }
 
-    /// How many rows: 1 to 1000.
+    /// How many rows.
     pub(crate) fn limit(&self, default: u32) -> Result<u32, ApiError> {
         let Some(value) = self.one("limit") else { return Ok(default) };
-        let limit = value.parse().ok().filter(|limit| (1..=1000).contains(limit));
-        limit.ok_or_else(|| ApiError::Malformed("query.limit: must be a whole number from 1 to 1000".to_owned()))
+        let limit = value.parse().ok().filter(|limit| (1..=MOST_ROWS).contains(limit));
+        limit.ok_or_else(|| ApiError::Malformed(format!("query.limit: must be a whole number from 1 to {MOST_ROWS}")))
     }
 
     /// A page with the documented meaning.

@@ -14,15 +14,12 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use crate::error::ApiError;
-use crate::routes::{agents, blocks, conversations, health, messages, models, runs, tags, tools};
-use crate::{App, Options, Services, auth};
+use crate::routes::{agents, blocks, conversations, docs, health, messages, models, runs, tags, tools};
+use crate::{App, Options, Services, auth, cors};
 
-/// The whole API. Every path is served with and without a trailing slash, and nothing is redirected (api/00 §2).
-pub fn router(services: Services, options: Options) -> Router {
-    let max_body_bytes = options.max_body_bytes;
-    let app = App { services: Arc::new(services), options: Arc::new(options) };
-
-    let routes: [(&str, MethodRouter<App>); 50] = [
+/// Every path with its handlers. [`crate::openapi`] describes them.
+fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
+    vec![
         ("/v1/health", get(health::health)),
         ("/v1/ready", get(health::ready)),
         ("/v1/models", get(models::list)),
@@ -80,17 +77,35 @@ pub fn router(services: Services, options: Options) -> Router {
         ("/v1/runs/{run_id}/trace", get(runs::trace)),
         ("/v1/runs/{run_id}/metrics", get(runs::metrics)),
         ("/v1/runs/{run_id}/stream", get(runs::resume).post(runs::resume)),
-    ];
+        ("/openapi.json", get(docs::document)),
+        ("/docs", get(docs::page)),
+    ]
+}
+
+/// The paths that are served, without trailing slashes.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    routes().into_iter().map(|(path, _)| path)
+}
+
+/// The whole API. Every path is served with and without a trailing slash, and nothing is redirected (api/00 §2).
+pub fn router(services: Services, options: Options) -> Router {
+    let max_body_bytes = options.max_body_bytes;
+    let app = App { services: Arc::new(services), options: Arc::new(options) };
 
     let mut router = Router::new();
-    for (path, handlers) in routes {
+    for (path, handlers) in routes() {
         router = router.route(&format!("{path}/"), handlers.clone()).route(path, handlers);
     }
-    router
+    let mut router = router
         .fallback(no_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(app.clone(), auth::check))
-        .layer(DefaultBodyLimit::max(max_body_bytes))
+        .layer(DefaultBodyLimit::max(max_body_bytes));
+    // Outside of the check: browsers ask first, without a key, and pages are to read refusals, too.
+    if let Some(layer) = cors::layer(&app.options.cors_origins) {
+        router = router.layer(layer);
+    }
+    router
         .layer(CatchPanicLayer::custom(panicked))
         .layer(TraceLayer::new_for_http().make_span_with(request_span).on_response(record_status))
         .with_state(app)

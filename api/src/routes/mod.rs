@@ -9,6 +9,7 @@ use crate::App;
 pub(crate) mod agents;
 pub(crate) mod blocks;
 pub(crate) mod conversations;
+pub(crate) mod docs;
 pub(crate) mod health;
 pub(crate) mod messages;
 pub(crate) mod models;

@@ -12,9 +12,11 @@ use serde::Deserialize;
 use crate::domain::tenant::TenantId;
 use crate::outbound::{self, Allow};
 
+mod access;
 mod models;
 mod python;
 
+pub use access::{CorsOrigins, KeyHash};
 pub use models::{ANTHROPIC, GOOGLE_AI, ModelServer, ModelSettings, OPENAI, OpenAiApi, Protocol, ReasoningSummary};
 pub use python::{Network, PythonSettings, SandboxChoice};
 
@@ -36,6 +38,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("HOLDFAST_DATA_DIR", "data_dir"),
     ("HOLDFAST_PREFIX", "prefix"),
     ("HOLDFAST_API_KEYS", "api_keys"),
+    ("HOLDFAST_CORS_ORIGINS", "cors_origins"),
     ("HOLDFAST_DEFAULT_MODEL", "default_model"),
     ("HOLDFAST_WORKER_CONCURRENCY", "worker_concurrency"),
     ("HOLDFAST_LEASE_MS", "lease_ms"),
@@ -122,6 +125,7 @@ struct Raw {
     data_dir: Option<PathBuf>,
     prefix: String,
     api_keys: Option<SecretString>,
+    cors_origins: String,
     default_model: Option<String>,
     worker_concurrency: u16,
     lease_ms: u64,
@@ -177,6 +181,7 @@ impl Default for Raw {
             data_dir: None,
             prefix: "holdfast".to_owned(),
             api_keys: None,
+            cors_origins: String::new(),
             default_model: None,
             worker_concurrency: 64,
             lease_ms: 5_000,
@@ -276,7 +281,9 @@ pub struct ApiSettings {
     /// Address to listen on.
     pub listen: SocketAddr,
     /// Bearer keys and whose they are; empty means open, on loopback only.
-    pub keys: Vec<(TenantId, SecretString)>,
+    pub keys: Vec<(TenantId, KeyHash)>,
+    /// The origins of web pages that may call the API.
+    pub cors_origins: CorsOrigins,
     /// Silence on a stream before a keepalive.
     pub keepalive: Duration,
     /// Most runs of one agent that are created or running.
@@ -475,7 +482,6 @@ impl Raw {
             .listen
             .parse()
             .map_err(|_| invalid("HOLDFAST_LISTEN", "expected ADDRESS:PORT, for example 127.0.0.1:8283"))?;
-        let keys = self.keys()?;
         for (name, bytes) in
             [("HOLDFAST_MAX_BODY_BYTES", self.max_body_bytes), ("HOLDFAST_IMAGE_MAX_BYTES", self.image_max_bytes)]
         {
@@ -485,33 +491,13 @@ impl Raw {
         }
         Ok(ApiSettings {
             listen,
-            keys,
+            keys: self.keys()?,
+            cors_origins: self.cors_origins()?,
             keepalive: positive("HOLDFAST_KEEPALIVE_MS", self.keepalive_ms)?,
             max_queued_runs: positive_u32("HOLDFAST_MAX_QUEUED_RUNS", self.max_queued_runs)?,
             max_body_bytes: self.max_body_bytes,
             image_max_bytes: self.image_max_bytes,
         })
-    }
-
-    /// `KEY` or `TENANT=KEY`, comma-separated.
-    fn keys(&self) -> Result<Vec<(TenantId, SecretString)>, SettingsError> {
-        use secrecy::ExposeSecret;
-        let Some(keys) = &self.api_keys else { return Ok(Vec::new()) };
-        let entries = keys.expose_secret().split(',').map(str::trim).filter(|entry| !entry.is_empty());
-        entries
-            .map(|entry| {
-                let (tenant, key) = match entry.split_once('=') {
-                    Some((tenant, key)) => (TenantId::parse(tenant), key),
-                    None => (Some(TenantId::default()), entry),
-                };
-                let problem = "expected KEY or TENANT=KEY, separated by commas; a tenant has 1 to 64 letters, digits, \
-                               '-' or '_', and a key at least 8 characters";
-                match tenant {
-                    Some(tenant) if key.len() >= 8 => Ok((tenant, SecretString::from(key.to_owned()))),
-                    _ => Err(invalid("HOLDFAST_API_KEYS", problem)),
-                }
-            })
-            .collect()
     }
 
     fn worker(&self) -> Result<WorkerSettings, SettingsError> {
@@ -610,13 +596,5 @@ mod tests {
         for closed in ["listen = \"0.0.0.0:8283\"\napi_keys = \"long-enough\"", "listen = \"[::1]:1\""] {
             from_toml(closed).expect("valid").api.require_keys().expect(closed);
         }
-    }
-
-    #[test]
-    fn keys_belong_to_tenants() {
-        let settings = from_toml("api_keys = \"secret-one, team=secret-two\"").expect("valid");
-        let tenants: Vec<_> = settings.api.keys.iter().map(|(tenant, _)| tenant.as_str()).collect();
-        assert_eq!(tenants, ["default", "team"]);
-        assert!(!format!("{settings:?}").contains("secret-one"));
     }
 }

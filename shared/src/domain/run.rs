@@ -331,6 +331,18 @@ pub enum ErrorType {
 }
 
 impl ErrorType {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::LlmTimeout,
+        Self::LlmRateLimit,
+        Self::LlmAuthentication,
+        Self::LlmError,
+        Self::LlmEmptyResponse,
+        Self::ContextWindowOverflowInSystemPrompt,
+        Self::InternalError,
+        Self::StreamIncomplete,
+    ];
+
     /// The word on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

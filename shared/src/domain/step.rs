@@ -52,6 +52,9 @@ pub enum StepStatus {
 }
 
 impl StepStatus {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Success, Self::Failed, Self::Cancelled];
+
     /// The word on the wire and in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -66,7 +69,7 @@ impl StepStatus {
     /// The status that a word stands for, if any.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Pending, Self::Success, Self::Failed, Self::Cancelled].into_iter().find(|status| status.as_str() == word)
+        Self::ALL.into_iter().find(|status| status.as_str() == word)
     }
 }
 

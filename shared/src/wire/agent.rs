@@ -51,7 +51,7 @@ the user again.";
 const DEFAULT_TYPE: &str = "letta_v1_agent";
 
 /// The kinds of agents.
-const AGENT_TYPES: [&str; 9] = [
+pub const AGENT_TYPES: [&str; 9] = [
     DEFAULT_TYPE,
     "memgpt_agent",
     "memgpt_v2_agent",
@@ -66,11 +66,16 @@ const AGENT_TYPES: [&str; 9] = [
 
 /// What a setting that is kept and shown as it was sent must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub enum Form {
+    /// A boolean.
     Flag,
+    /// A whole number.
     Number,
+    /// A text.
     Text,
+    /// A list of texts.
     Texts,
+    /// An object.
     Object,
 }
 
@@ -87,7 +92,7 @@ impl Form {
 }
 
 /// Settings that are kept and shown as they were sent.
-const OTHER: [(&str, Form); 17] = [
+pub const OTHER: [(&str, Form); 17] = [
     ("base_template_id", Form::Text),
     ("compaction_settings", Form::Object),
     ("embedding", Form::Text),

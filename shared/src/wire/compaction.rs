@@ -7,7 +7,7 @@ use crate::wire::read::{BodyError, Node};
 use crate::wire::request::read_model_handle;
 
 /// How a compaction chooses what it takes out of the context.
-const COMPACTION_MODES: [&str; 4] = ["sliding_window", "all", "self_compact_all", "self_compact_sliding_window"];
+pub const COMPACTION_MODES: [&str; 4] = ["sliding_window", "all", "self_compact_all", "self_compact_sliding_window"];
 
 /// `compaction_settings` are kept as sent, but only if a compaction can follow them (api/05 §7).
 pub(crate) fn check(body: &Node<'_>) -> Result<(), BodyError> {

@@ -257,7 +257,7 @@ pub fn read_model_handle(node: &Node<'_>) -> Result<ModelHandle, BodyError> {
 /// A kind of message by its word.
 #[must_use]
 pub fn message_type(word: &str) -> Option<MessageType> {
-    serde_json::from_value(Value::String(word.to_owned())).ok()
+    MessageType::ALL.into_iter().find(|kind| kind.as_str() == word)
 }
 
 fn read_list<T>(

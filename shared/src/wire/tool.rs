@@ -28,7 +28,7 @@ pub const TOOL_TYPES: [&str; 11] = [
 const DEFAULT_SOURCE_TYPE: &str = "python";
 
 /// Most characters that a result may be allowed.
-const MOST_RETURN_CHARS: u64 = 1_000_000;
+pub const MOST_RETURN_CHARS: u64 = 1_000_000;
 
 /// A tool's own word for "a call that was interrupted may be made again", also inside its metadata: the SDKs' methods
 /// have an argument for the one and not for the other.
