@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod browser;
 mod called_tools;
 mod client;
 mod contract_event_log;
@@ -10,6 +11,7 @@ mod contract_store;
 mod counting_tools;
 mod distributed;
 mod embedded;
+mod examples;
 mod gate;
 mod harness;
 mod images;
