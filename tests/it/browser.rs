@@ -94,12 +94,8 @@ impl Browser {
 
     /// Waits until an element's text contains this.
     pub async fn until_shows(&self, selector: &str, text: &str) {
-        let mut seen = String::new();
-        let shows = until(&format!("{selector} shows {text:?}"), async || {
-            seen = self.text(selector).await;
-            seen.contains(text)
-        });
-        shows.await;
+        let what = format!("{selector} shows {text:?}");
+        until(&what, async || self.text(selector).await.contains(text)).await;
     }
 
     async fn element(&self, selector: &str) -> String {
