@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod blocks_api;
+mod browser;
 mod called_tools;
 mod client;
 mod contract_event_log;
@@ -13,6 +14,7 @@ mod counting_tools;
 mod described;
 mod distributed;
 mod embedded;
+mod examples;
 mod gate;
 mod harness;
 mod http;
