@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use holdfast_shared::images::Images;
 use holdfast_shared::models::Catalogue;
+use holdfast_shared::outbound::Outbound;
 use holdfast_shared::ports::event_log::EventLog;
 use holdfast_shared::ports::run_queue::RunQueue;
 use holdfast_shared::ports::seams::Seams;
@@ -67,6 +68,8 @@ pub struct Services {
     pub catalogue: Arc<Catalogue>,
     /// Fetches images that requests name by their URLs.
     pub images: Images,
+    /// Says which of the clients' URLs may be requested.
+    pub outbound: Outbound,
     /// Readers of events.
     pub hub: Arc<Hub>,
     /// Time and ids.

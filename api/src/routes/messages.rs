@@ -6,13 +6,12 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use holdfast_shared::domain::agent::Agent;
 use holdfast_shared::domain::ids::{AgentId, MessageId, RunId};
-use holdfast_shared::domain::message::Message;
 use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::position::SeqId;
 use holdfast_shared::domain::run::{Run, RunState, RunType, Speech};
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::thread::{Thread, ThreadScope};
-use holdfast_shared::ports::store::MessageFilter;
+use holdfast_shared::ports::store::{MessageFilter, all_messages};
 use holdfast_shared::telemetry::traces::{self, TRACEPARENT};
 use holdfast_shared::wire::request::SendRequest;
 use holdfast_shared::wire::response::{LettaResponse, shown};
@@ -26,8 +25,6 @@ use crate::error::ApiError;
 use crate::extract::{AgentPath, JsonBody, OptionalJsonBody, QueryFields, Tenant};
 use crate::fanout::{IdLines, Pings, StreamOptions};
 
-/// Messages that one read of a run's messages takes from the store.
-const READ: u32 = 200;
 /// Rows of a page that does not say.
 const PAGE: u32 = 100;
 
@@ -66,11 +63,7 @@ pub(crate) async fn create_async(
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, ApiError> {
-    let mut request = SendRequest::parse(&body)?;
-    // This path has no stream of its own, so these say nothing here; whoever resumes gets the opening ping.
-    request.background = true;
-    request.stream_tokens = false;
-    request.include_pings = true;
+    let request = SendRequest::parse_async(&body)?;
     let send = Send::to_agent(&app, tenant, agent, RunType::SendMessageAsync);
     let run = start_run(&app, send.wish(request, &headers)).await?.into_run();
     Ok(Json(wire_run::run(&run)))
@@ -229,23 +222,8 @@ async fn answer(app: &App, tenant: &TenantId, run: Run) -> Result<Response, ApiE
     if let Some(error) = error {
         return Err(ApiError::RunFailed(id, error));
     }
-    let messages = messages_of(app, &run).await?;
+    let messages = all_messages(&*app.services.store, &MessageFilter::run(run.agent_id, run.id)).await?;
     Ok(Json(LettaResponse::new(&run, reason, &messages)).into_response())
-}
-
-async fn messages_of(app: &App, run: &Run) -> Result<Vec<Message>, ApiError> {
-    let filter = MessageFilter::run(run.agent_id, run.id);
-    let mut messages: Vec<Message> = Vec::new();
-    loop {
-        let after = messages.last().map(|message| message.id);
-        let page = Page { after, before: None, limit: READ, order: Order::Ascending };
-        let more = app.services.store.messages(&filter, &page).await?;
-        let is_last = more.len() < READ as usize;
-        messages.extend(more);
-        if is_last {
-            return Ok(messages);
-        }
-    }
 }
 
 /// The page to read, and whether it is shown in reverse. Without an order the list answers by time whatever the
