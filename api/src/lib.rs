@@ -6,6 +6,7 @@ use holdfast_shared::config::{CorsOrigins, KeyHash};
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::images::Images;
 use holdfast_shared::models::Catalogue;
+use holdfast_shared::outbound::Outbound;
 use holdfast_shared::ports::event_log::EventLog;
 use holdfast_shared::ports::run_queue::RunQueue;
 use holdfast_shared::ports::seams::Seams;
@@ -73,6 +74,8 @@ pub struct Services {
     pub catalogue: Arc<Catalogue>,
     /// Fetches images that requests name by their URLs.
     pub images: Images,
+    /// Says which of the clients' URLs may be requested.
+    pub outbound: Outbound,
     /// Readers of events.
     pub hub: Arc<Hub>,
     /// Time and ids.

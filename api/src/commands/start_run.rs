@@ -1,12 +1,15 @@
 //! Accepts a run: the checks in the contract's order (api/01 §6), then run, input and intent in one transaction.
 
 use holdfast_shared::domain::agent::{Agent, PendingApproval};
+use holdfast_shared::domain::callback::CallbackUrl;
 use holdfast_shared::domain::message::{Body, Labels, Message};
 use holdfast_shared::domain::run::{Attachment, Run, RunRequest, RunType, RunWork, Speech, StreamMode};
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::thread::Thread;
+use holdfast_shared::outbound::OutboundError;
 use holdfast_shared::ports::seams::Seams;
 use holdfast_shared::ports::store::{Accepted, NewRun, RequestKey};
+use holdfast_shared::wire::read::BodyError;
 use holdfast_shared::wire::request::{InputMessage, SendRequest};
 use sha2::{Digest, Sha256};
 
@@ -78,6 +81,10 @@ pub(crate) async fn start_run(app: &App, wish: StartRun) -> Result<Started, ApiE
     }
     let answered = answers::resolve(app, thread, waiting.as_ref(), &mut request).await?;
     request.check_content()?;
+    if let Some(url) = request.callback_url.as_ref().and_then(CallbackUrl::url) {
+        let refused = |error: OutboundError| BodyError::unacceptable("body.callback_url", &error.to_string());
+        services.outbound.check(&url).map_err(refused)?;
+    }
     // After the look-ups of repeats, which compare the request as it was sent and fetch nothing.
     services.images.inline(&mut request).await?;
     let attachment = attachment(run_type, request.background);

@@ -6,14 +6,14 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use holdfast_shared::domain::agent::Agent;
 use holdfast_shared::domain::ids::{AgentId, MessageId, RunId};
-use holdfast_shared::domain::message::{Body, Message};
+use holdfast_shared::domain::message::Body;
 use holdfast_shared::domain::model::ModelHandle;
 use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::position::SeqId;
 use holdfast_shared::domain::run::{Run, RunState, RunType, RunWork, Speech};
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::thread::{Thread, ThreadScope};
-use holdfast_shared::ports::store::MessageFilter;
+use holdfast_shared::ports::store::{MessageFilter, all_messages};
 use holdfast_shared::telemetry::traces::{self, TRACEPARENT};
 use holdfast_shared::wire::compaction::{compaction, compaction_settings};
 use holdfast_shared::wire::request::SendRequest;
@@ -29,8 +29,6 @@ use crate::error::ApiError;
 use crate::extract::{AgentPath, JsonBody, OptionalJsonBody, QueryFields, Tenant};
 use crate::fanout::{IdLines, Pings, StreamOptions};
 
-/// Messages that one read of a run's messages takes from the store.
-const READ: u32 = 200;
 /// Rows of a page that does not say.
 const PAGE: u32 = 100;
 
@@ -69,11 +67,7 @@ pub(crate) async fn create_async(
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, ApiError> {
-    let mut request = SendRequest::parse(&body)?;
-    // This path has no stream of its own, so these say nothing here; whoever resumes gets the opening ping.
-    request.background = true;
-    request.stream_tokens = false;
-    request.include_pings = true;
+    let request = SendRequest::parse_async(&body)?;
     let send = Send::to_agent(&app, tenant, agent, RunType::SendMessageAsync);
     let run = start_run(&app, send.wish(request, &headers)).await?.into_run();
     Ok(Json(wire_run::run(&run)))
@@ -171,7 +165,7 @@ pub(super) async fn compact_thread(
     }
     let work = (RunType::Summarize, RunWork::Compact { settings });
     let run = do_work(app, tenant, thread, work, is_retry(headers)).await?;
-    let messages = messages_of(app, &run).await?;
+    let messages = all_messages(&*app.services.store, &MessageFilter::run(run.agent_id, run.id)).await?;
     let summary = messages.iter().find_map(|message| match &message.body {
         Body::Summary(summary) => Some(summary),
         _ => None,
@@ -273,24 +267,8 @@ async fn answer(app: &App, tenant: &TenantId, run: Run) -> Result<Response, ApiE
     if let Some(error) = error {
         return Err(ApiError::RunFailed(id, error));
     }
-    let messages = messages_of(app, &run).await?;
+    let messages = all_messages(&*app.services.store, &MessageFilter::run(run.agent_id, run.id)).await?;
     Ok(Json(LettaResponse::new(&run, reason, &messages)).into_response())
-}
-
-/// All messages of a run, oldest first.
-async fn messages_of(app: &App, run: &Run) -> Result<Vec<Message>, ApiError> {
-    let filter = MessageFilter::run(run.agent_id, run.id);
-    let mut messages: Vec<Message> = Vec::new();
-    loop {
-        let after = messages.last().map(|message| message.id);
-        let page = Page { after, before: None, limit: READ, order: Order::Ascending };
-        let more = app.services.store.messages(&filter, &page).await?;
-        let is_last = more.len() < READ as usize;
-        messages.extend(more);
-        if is_last {
-            return Ok(messages);
-        }
-    }
 }
 
 /// The page to read, and whether it is shown in reverse. Without an order the list answers by time whatever the

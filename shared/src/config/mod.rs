@@ -9,6 +9,7 @@ use figment::providers::{Env, Format, Toml};
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::domain::callback::SigningKey;
 use crate::domain::tenant::TenantId;
 use crate::outbound::{self, Allow};
 
@@ -61,6 +62,8 @@ const VARIABLES: &[(&str, &str)] = &[
     ("HOLDFAST_MODEL_RETRY_BUDGET_MS", "model_retry_budget_ms"),
     ("HOLDFAST_APPROVAL_TIMEOUT_MS", "approval_timeout_ms"),
     ("HOLDFAST_APPROVAL_DEFAULT", "approval_default"),
+    ("HOLDFAST_CALLBACK_TRIES", "callback_tries"),
+    ("HOLDFAST_CALLBACK_SECRET", "callback_secret"),
     ("HOLDFAST_LIVE_TTL_MS", "live_ttl_ms"),
     ("HOLDFAST_FINISHED_TTL_MS", "finished_ttl_ms"),
     ("HOLDFAST_TOOL_TIMEOUT_MS", "tool_timeout_ms"),
@@ -148,6 +151,8 @@ struct Raw {
     model_retry_budget_ms: u64,
     approval_timeout_ms: u64,
     approval_default: ApprovalDefault,
+    callback_tries: u32,
+    callback_secret: Option<SecretString>,
     live_ttl_ms: u64,
     finished_ttl_ms: u64,
     tool_timeout_ms: u64,
@@ -204,6 +209,8 @@ impl Default for Raw {
             model_retry_budget_ms: 60_000,
             approval_timeout_ms: 30 * 24 * 60 * 60 * 1000,
             approval_default: ApprovalDefault::Deny,
+            callback_tries: 5,
+            callback_secret: None,
             live_ttl_ms: 24 * 60 * 60 * 1000,
             finished_ttl_ms: 10 * 60 * 1000,
             tool_timeout_ms: 180_000,
@@ -339,6 +346,10 @@ pub struct WorkerSettings {
     pub approval_timeout: Option<Duration>,
     /// How it answers then.
     pub approval_default: ApprovalDefault,
+    /// Tries of a callback.
+    pub callback_tries: u32,
+    /// What callbacks are signed with; `None`: they are not.
+    pub callback_key: Option<SigningKey>,
     /// How Python tools are executed.
     pub python: PythonSettings,
     /// The file that names the MCP servers.
@@ -459,6 +470,7 @@ impl Raw {
         self.api_keys = self.api_keys.filter(keep);
         self.anthropic_api_key = self.anthropic_api_key.filter(keep);
         self.gemini_api_key = self.gemini_api_key.filter(keep);
+        self.callback_secret = self.callback_secret.filter(keep);
         let keep = |text: &String| !text.trim().is_empty();
         self.openai_base_url = self.openai_base_url.filter(keep);
         self.openai_compatible = self.openai_compatible.filter(keep);
@@ -500,6 +512,12 @@ impl Raw {
         })
     }
 
+    fn callback_key(&self) -> Result<Option<SigningKey>, SettingsError> {
+        use secrecy::ExposeSecret;
+        let key = self.callback_secret.as_ref().map(|secret| SigningKey::parse(secret.expose_secret().trim()));
+        key.transpose().map_err(|problem| invalid("HOLDFAST_CALLBACK_SECRET", problem))
+    }
+
     fn worker(&self) -> Result<WorkerSettings, SettingsError> {
         let heartbeat = positive("HOLDFAST_HEARTBEAT_MS", self.heartbeat_ms)?;
         let lease = positive("HOLDFAST_LEASE_MS", self.lease_ms)?;
@@ -534,6 +552,8 @@ impl Raw {
             model_retry_budget: Duration::from_millis(self.model_retry_budget_ms),
             approval_timeout: (self.approval_timeout_ms > 0).then(|| Duration::from_millis(self.approval_timeout_ms)),
             approval_default: self.approval_default,
+            callback_tries: positive_u32("HOLDFAST_CALLBACK_TRIES", self.callback_tries)?,
+            callback_key: self.callback_key()?,
             python: self.python()?,
             mcp_config: self.mcp_config.clone(),
         })
@@ -580,6 +600,9 @@ mod tests {
             ("python_sandbox = \"none\"", "python_sandbox"),
             ("python_network = \"yes\"", "python_network"),
             ("image_max_bytes = 0", "HOLDFAST_IMAGE_MAX_BYTES"),
+            ("callback_tries = 0", "HOLDFAST_CALLBACK_TRIES"),
+            ("callback_secret = \"short\"", "HOLDFAST_CALLBACK_SECRET"),
+            ("callback_secret = \"whsec_(not base64, but long)\"", "HOLDFAST_CALLBACK_SECRET"),
             ("outbound_allow = \"http://a/\"", "HOLDFAST_OUTBOUND_ALLOW"),
             ("lease_ms = \"long\"", "lease_ms"),
             ("nonsense = 1", "nonsense"),

@@ -6,6 +6,7 @@ pub mod agent;
 pub mod approval;
 pub mod block;
 pub mod builtin_tools;
+pub mod callback;
 pub mod compaction;
 pub mod conversation;
 pub mod event;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::approval::Answering;
+use super::callback::{CallbackTry, CallbackUrl};
 use super::ids::{AgentId, ConversationId, RunId};
 use super::message::MessageType;
 use super::model::ModelHandle;
@@ -47,6 +48,8 @@ pub struct Run {
     pub created_at: Timestamp,
     /// From acceptance to the first event that a model made, in nanoseconds.
     pub ttft_ns: Option<i64>,
+    /// The last try to tell its end to its callback URL.
+    pub callback: Option<CallbackTry>,
 }
 
 impl Run {
@@ -202,7 +205,7 @@ pub struct RunRequest {
     /// Legacy: which of its arguments holds the text.
     pub assistant_message_tool_kwarg: String,
     /// Where to post when the run has ended.
-    pub callback_url: Option<String>,
+    pub callback_url: Option<CallbackUrl>,
     /// Tools that exist for this run only and run at the client.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub client_tools: Vec<ToolSpec>,

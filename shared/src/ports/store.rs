@@ -12,13 +12,14 @@ use serde::{Deserialize, Serialize};
 use crate::domain::Timestamp;
 use crate::domain::agent::{Agent, AgentSettings, ReferenceKind};
 use crate::domain::block::{Block, BlockChange, BlockWriteError};
+use crate::domain::callback::CallbackTry;
 use crate::domain::conversation::{Conversation, ConversationChange};
 use crate::domain::event::Event;
 use crate::domain::ids::{AgentId, BlockId, ConversationId, MessageId, RunId, StepId, ToolId, WorkerId};
 use crate::domain::lease::{Lease, TakeoverAfter};
 use crate::domain::message::{Body, Message, Role};
 use crate::domain::model::ModelHandle;
-use crate::domain::page::Page;
+use crate::domain::page::{Order, Page};
 use crate::domain::position::SeqId;
 use crate::domain::run::{Outcome, Run, RunRequest, RunState, RunStatus};
 use crate::domain::step::{OpenStep, Retry, Step, StepError, StepStatus};
@@ -357,6 +358,7 @@ impl NewRun {
             archived: encoder.last(),
             created_at: now,
             ttft_ns: None,
+            callback: None,
         };
         Self { run, input, key: None, content: None, opening, trace: None, max_queued }
     }
@@ -607,6 +609,17 @@ pub struct WorkerFacts {
 pub struct Heartbeat {
     /// Runs of this worker for which a cancel was asked for.
     pub cancelled: Vec<RunId>,
+}
+
+/// A callback that is due and was taken by the one who asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TakenCallback {
+    /// The run that has ended.
+    pub run: Run,
+    /// Tries that failed before.
+    pub failed: u32,
+    /// How often it was taken, this time included: only the last taker says what came of it.
+    pub takes: i64,
 }
 
 /// The port.
@@ -876,10 +889,44 @@ pub trait Store: Send + Sync + 'static {
     /// many.
     async fn rescue(&self, after: TakeoverAfter, unclaimed_after: Duration) -> Result<u64, StoreError>;
 
+    // Callbacks. The end of a run that has a callback URL enters one, in its own transaction.
+
+    /// Takes a callback that is due and leads to none of these receivers, the one that waits longest first. It is left to
+    /// the taker for this long.
+    async fn take_callback(&self, busy: &[String], left_for: Duration) -> Result<Option<TakenCallback>, StoreError>;
+    /// Notes a try on the run. With a pause the callback is due again after it, else it is done. `false`, and nothing is
+    /// noted: the callback was taken by another one meanwhile.
+    async fn callback_tried(
+        &self,
+        taken: &TakenCallback,
+        tried: &CallbackTry,
+        pause: Option<Duration>,
+    ) -> Result<bool, StoreError>;
+
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;
     /// The adapter's name, for the health answer.
     fn name(&self) -> &'static str;
+}
+
+/// All messages that a filter lets pass, oldest first.
+///
+/// # Errors
+/// The store failed.
+pub async fn all_messages(store: &dyn Store, filter: &MessageFilter) -> Result<Vec<Message>, StoreError> {
+    /// Messages in one read.
+    const READ: u32 = 200;
+    let mut messages: Vec<Message> = Vec::new();
+    loop {
+        let after = messages.last().map(|message| message.id);
+        let page = Page { after, before: None, limit: READ, order: Order::Ascending };
+        let more = store.messages(filter, &page).await?;
+        let is_last = more.len() < READ as usize;
+        messages.extend(more);
+        if is_last {
+            return Ok(messages);
+        }
+    }
 }
 
 impl Context {

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use holdfast_shared::domain::Timestamp;
 use holdfast_shared::domain::agent::Agent;
 use holdfast_shared::domain::block::{Block, BlockChange};
+use holdfast_shared::domain::callback::CallbackTry;
 use holdfast_shared::domain::conversation::{Conversation, ConversationChange};
 use holdfast_shared::domain::event::Event;
 use holdfast_shared::domain::ids::{AgentId, BlockId, ConversationId, MessageId, RunId, StepId, ToolId, WorkerId};
@@ -440,6 +441,17 @@ impl Store for FakeStore {
         unreachable!("no part of the fan-out")
     }
     async fn outbox_done(&self, _: &[i64]) -> Result<(), StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn take_callback(&self, _: &[String], _: Duration) -> Result<Option<TakenCallback>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn callback_tried(
+        &self,
+        _: &TakenCallback,
+        _: &CallbackTry,
+        _: Option<Duration>,
+    ) -> Result<bool, StoreError> {
         unreachable!("no part of the fan-out")
     }
     async fn rescue(&self, _: TakeoverAfter, _: Duration) -> Result<u64, StoreError> {

@@ -159,6 +159,7 @@ fn new_run(id: RunId, attachment: Attachment) -> Run {
         archived: SeqId::START,
         created_at: seams.now(),
         ttft_ns: None,
+        callback: None,
     }
 }
 

@@ -3,7 +3,9 @@
 use sqlx::Row as _;
 
 use super::page::{self, Keys, Place};
-use super::{Adapter, Builder, Conn, FIND, Row, agents, approvals, blocks, document, id, list_of_ids, messages, moment};
+use super::{
+    Adapter, Builder, Conn, FIND, Row, agents, approvals, blocks, document, id, list_of_ids, messages, moment,
+};
 use crate::domain::Timestamp;
 use crate::domain::agent::AgentSettings;
 use crate::domain::conversation::{Conversation, ConversationChange, ConversationSettings};

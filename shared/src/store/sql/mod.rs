@@ -14,6 +14,7 @@ use super::{Adapter, Db, FIND, IN_IDS, IN_NUMBERS, IN_TEXTS, list_of_ids, list_o
 use crate::domain::Timestamp;
 use crate::domain::agent::Agent;
 use crate::domain::block::{Block, BlockChange};
+use crate::domain::callback::CallbackTry;
 use crate::domain::conversation::{Conversation, ConversationChange};
 use crate::domain::event::Event;
 use crate::domain::ids::{AgentId, BlockId, ConversationId, Id, MessageId, RunId, StepId, ToolId, WorkerId};
@@ -29,8 +30,8 @@ use crate::domain::tool::{Tool, ToolReturn};
 use crate::ports::store::{
     Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, BlockChanged, BlockFilter, BlockName,
     CancelRequest, Claim, Compaction, Context, ConversationFilter, ConversationMade, ExpiredApproval, Fork, Heartbeat,
-    LoneCall, MemoryEdit, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunEnd, RunFilter, StepCommit,
-    Store, StoreError, ToolFilter, WorkerFacts,
+    LoneCall, MemoryEdit, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunEnd, RunFilter,
+    StepCommit, Store, StoreError, TakenCallback, ToolFilter, WorkerFacts,
 };
 use crate::store::values;
 
@@ -38,7 +39,7 @@ use crate::store::values;
 macro_rules! run_columns {
     () => {
         "id, tenant, agent_id, thread_id, status, request, cancel_requested_at, usage, archived, terminal_seq, stop_reason, \
-         error, created_at, completed_at, ttft_ns"
+         error, created_at, completed_at, ttft_ns, callback_sent_at, callback_status_code, callback_error"
     };
 }
 
@@ -117,6 +118,7 @@ macro_rules! tool_columns {
 mod agents;
 mod approvals;
 mod blocks;
+mod callbacks;
 mod claims;
 mod compaction;
 mod conversations;
@@ -496,6 +498,19 @@ impl Store for Adapter {
 
     async fn rescue(&self, after: TakeoverAfter, unclaimed_after: Duration) -> Result<u64, StoreError> {
         rescue::rescue(self, after, unclaimed_after).await
+    }
+
+    async fn take_callback(&self, busy: &[String], left_for: Duration) -> Result<Option<TakenCallback>, StoreError> {
+        callbacks::take(self, busy, left_for).await
+    }
+
+    async fn callback_tried(
+        &self,
+        taken: &TakenCallback,
+        tried: &CallbackTry,
+        pause: Option<Duration>,
+    ) -> Result<bool, StoreError> {
+        callbacks::tried(self, taken, tried, pause).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use super::messages::{self, Visibility};
 use super::page::{self, Keys, Place};
 use super::{
-    Adapter, Builder, Conn, Row, approvals, conversations, document, events, id, list_of_ids, moment,
+    Adapter, Builder, Conn, Row, approvals, callbacks, conversations, document, events, id, list_of_ids, moment,
     optional_document, outbox, seq,
 };
 use crate::domain::Timestamp;
@@ -292,6 +292,7 @@ pub(super) fn read(row: &Row) -> Result<Run, StoreError> {
         archived: seq(row, "archived")?,
         created_at: moment(row, "created_at")?,
         ttft_ns: row.try_get("ttft_ns")?,
+        callback: callbacks::read_try(row)?,
     })
 }
 

@@ -174,7 +174,10 @@ pub async fn a_change_of_the_agent_reaches_a_conversation_with_its_next_run(stor
     let before = context.system_text();
     assert!(before.contains("I help."), "{before}");
     let change = BlockChange { value: Some("I sing.".to_owned()), ..BlockChange::default() };
-    let changed = store.change_block(&scene.tenant, BlockName::Label(scene.agent, "persona"), &change, now()).await.expect("changed");
+    let changed = store
+        .change_block(&scene.tenant, BlockName::Label(scene.agent, "persona"), &change, now())
+        .await
+        .expect("changed");
     assert!(matches!(changed, BlockChanged::Changed(_)));
     assert_eq!(system(&lease).await, before, "a run keeps what its provider has in its cache");
     scene.settle(&lease).await;

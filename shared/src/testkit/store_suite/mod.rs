@@ -13,6 +13,7 @@ use crate::domain::agent::{Agent, AgentSettings, ReferenceKind};
 use crate::domain::approval::{Answering, CallAnswer};
 use crate::domain::block::{Block, BlockChange, BlockDetails, BlockWriteError};
 use crate::domain::builtin_tools;
+use crate::domain::callback::{CallbackResult, CallbackTry, CallbackUrl};
 use crate::domain::compaction::{CompactionStats, CompactionTrigger, Summary};
 use crate::domain::conversation::{Conversation, ConversationChange, ConversationSettings};
 use crate::domain::event::{Event, EventKind};
@@ -44,6 +45,7 @@ use crate::ports::store::{
 mod agents;
 mod approvals;
 mod blocks;
+mod callbacks;
 mod compaction;
 mod conversations;
 mod ends;
@@ -56,6 +58,7 @@ mod tools;
 pub use agents::*;
 pub use approvals::*;
 pub use blocks::*;
+pub use callbacks::*;
 pub use compaction::*;
 pub use conversations::*;
 pub use ends::*;
@@ -124,6 +127,10 @@ macro_rules! store_contract {
             a_cancel_of_a_created_run_ends_it_without_a_worker
             a_cancel_of_a_running_run_is_heard_at_the_heartbeat
             a_released_run_uses_up_no_attempt
+            a_callback_is_entered_exactly_with_the_end
+            a_callback_has_one_taker_at_a_time
+            a_callback_is_taken_again_after_its_takers_silence
+            what_came_of_a_callback_is_kept
             a_conversation_has_a_context_and_a_line_of_its_own
             a_conversation_is_listed_changed_and_deleted
             a_change_of_the_agent_reaches_a_conversation_with_its_next_run
@@ -329,6 +336,7 @@ fn new_run(tenant: &TenantId, agent: AgentId, text: &str) -> NewRun {
         archived: SeqId::new(1),
         created_at: now(),
         ttft_ns: None,
+        callback: None,
     };
     NewRun {
         run,
