@@ -26,6 +26,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
         ("/v1/models/embedding", get(models::list_embedding)),
         ("/v1/agents", get(agents::list).post(agents::create)),
         ("/v1/agents/count", get(agents::count)),
+        ("/v1/agents/import", any(no_route)),
         ("/v1/agents/{agent_id}", get(agents::retrieve).patch(agents::update).delete(agents::delete)),
         ("/v1/agents/{agent_id}/messages", get(messages::list).post(messages::create)),
         ("/v1/agents/{agent_id}/messages/stream", post(messages::stream)),

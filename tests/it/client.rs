@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::described;
 use super::harness::{DEADLINE, until};
+use super::recorded::record;
 
 /// A client of one server, with or without a key.
 #[derive(Debug, Clone)]
@@ -128,7 +129,7 @@ impl Client {
     }
 
     /// POST with bytes that may be anything
-    pub async fn post_bytes(&self, path: &str, body: &'static [u8]) -> Answer {
+    pub async fn post_bytes(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
         self.answer(self.request(reqwest::Method::POST, path).header("content-type", "application/json").body(body))
             .await
     }
@@ -243,6 +244,10 @@ impl Frame {
         self.line("id")
     }
 
+    fn is_comment(&self) -> bool {
+        self.raw.starts_with(':')
+    }
+
     /// Whether it is the end of a stream.
     pub fn is_done(&self) -> bool {
         self.data() == "[DONE]"
@@ -283,16 +288,26 @@ impl EventStream {
     /// The next frame; `None` when the connection closed. A cut connection ends a stream like a closed one does.
     pub async fn next(&mut self) -> Option<Frame> {
         loop {
+            let frame = self.next_block().await?;
+            if !frame.is_comment() {
+                return Some(frame);
+            }
+        }
+    }
+
+    /// The next block, which may be a comment.
+    async fn next_block(&mut self) -> Option<Frame> {
+        loop {
             if let Some(end) = self.rest.windows(2).position(|pair| pair == b"\n\n") {
                 let raw = self.rest.drain(..end + 2).collect();
                 let frame = Frame { raw: String::from_utf8(raw).expect("a stream is UTF-8") };
-                if frame.raw.starts_with(':') {
-                    continue;
+                if !frame.is_comment() {
+                    record(&frame.json());
+                    if !frame.is_done() {
+                        described::check_event(&frame.json());
+                    }
+                    self.frames.push(frame.clone());
                 }
-                if !frame.is_done() {
-                    described::check_event(&frame.json());
-                }
-                self.frames.push(frame.clone());
                 return Some(frame);
             }
             let read = timeout(DEADLINE, self.bytes.next()).await;
@@ -300,6 +315,15 @@ impl EventStream {
                 Some(Ok(bytes)) => self.rest.extend_from_slice(&bytes),
                 Some(Err(_)) | None => return None,
             }
+        }
+    }
+
+    /// Reads until so many comments came.
+    pub async fn until_comments(&mut self, count: usize) {
+        let mut found = 0;
+        while found < count {
+            let block = self.next_block().await.unwrap_or_else(|| panic!("the stream ended after {found} comments"));
+            found += usize::from(block.is_comment());
         }
     }
 

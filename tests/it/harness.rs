@@ -360,6 +360,11 @@ impl PrivateRedis {
         self.process = Self::spawn(self.port, self.directory.path()).await;
     }
 
+    /// Kills it, and leaves it so.
+    pub fn stop(&mut self) {
+        self.process.kill_9();
+    }
+
     async fn spawn(port: u16, directory: &Path) -> Process {
         let mut command = Command::new("redis-server");
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]);

@@ -18,7 +18,7 @@ async fn run(name: &str, mut command: Command, here: &Client, there: &Client) {
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = Process::spawn(name, command);
-    let status = process.ended_within(4 * DEADLINE).await;
+    let status = process.ended_within(8 * DEADLINE).await;
     assert!(status.success(), "{name} failed\n{}\n{}", process.output(), process.log());
 }
 
@@ -34,10 +34,18 @@ async fn typescript(here: &Client, there: &Client) {
     let packages = tools_directory("typescript");
     let copy =
         tempfile::Builder::new().prefix("suite-").tempdir_in(&packages).expect("a directory beside the packages");
-    let suite = copy.path().join("suite.test.mjs");
-    std::fs::copy(suites().join("typescript/suite.test.mjs"), &suite).expect("the suite");
     let mut command = Command::new("node");
-    command.args(["--test", "--test-reporter=spec"]).arg(&suite);
+    command.args(["--test", "--test-reporter=spec"]);
+    for entry in std::fs::read_dir(suites().join("typescript")).expect("the suites") {
+        let suite = entry.expect("an entry").path();
+        if suite.extension().is_some_and(|extension| extension == "mjs") {
+            let copied = copy.path().join(suite.file_name().expect("a name"));
+            std::fs::copy(&suite, &copied).expect("a copy");
+            command.arg(copied);
+        }
+    }
+    let methods = suites().join("../fixtures/sdk_methods.json");
+    std::fs::copy(methods, copy.path().join("sdk_methods.json")).expect("the list of the SDKs' methods");
     run("the TypeScript SDK's suite", command, here, there).await;
 }
 

@@ -11,6 +11,9 @@ use crate::agent::prompt::IMAGE_PLACEHOLDER;
 
 /// The longest id of a call that OpenAI takes; Anthropic takes longer ones.
 const CALL_ID_CHARS: usize = 40;
+/// What stands for a last input that has nothing a model could be sent, such as one of reasoning alone: providers refuse
+/// empty requests.
+const EMPTY_INPUT: &str = "[nothing that can be shown]";
 /// How many of the newest turns of input begin a prefix that Anthropic shall keep: the last one, and the one before,
 /// up to which the previous call has filled its cache.
 const CACHED_TURNS: usize = 2;
@@ -24,6 +27,7 @@ pub(super) fn conversation(dialect: Dialect, peer: &Peer<'_>, request: ModelRequ
         has_reasoning: request.options.reasoning.is_on != Some(false),
         // Servers that know the field for reasoning want it inside the present loop of calls and results, and some
         // refuse it in older turns.
+        last: request.turns.len().saturating_sub(1),
         loop_start: request.turns.iter().rposition(|turn| matches!(turn, Turn::User(_))).unwrap_or(0),
     };
     let mut messages = Vec::with_capacity(request.turns.len() + 1);
@@ -49,6 +53,8 @@ struct Writer<'a> {
     sees_images: bool,
     /// Whether reasoning is sent back at all.
     has_reasoning: bool,
+    /// The turn that the model shall answer.
+    last: usize,
     /// The turn that began the present loop of calls and results.
     loop_start: usize,
 }
@@ -58,7 +64,10 @@ impl Writer<'_> {
         match turn {
             Turn::System(text) => messages.push(ChatMessage::system(text)),
             Turn::User(pieces) => {
-                let parts: Vec<ContentPart> = pieces.into_iter().filter_map(|piece| self.piece(piece)).collect();
+                let mut parts: Vec<ContentPart> = pieces.into_iter().filter_map(|piece| self.piece(piece)).collect();
+                if parts.is_empty() && place == self.last {
+                    parts.push(ContentPart::Text(EMPTY_INPUT.to_owned()));
+                }
                 // An empty message is refused by Anthropic, and says nothing to others.
                 if !parts.is_empty() || self.dialect != Dialect::Anthropic {
                     messages.push(ChatMessage::user(MessageContent::from_parts(parts)));
