@@ -30,7 +30,8 @@ async fn compacts(client: &Client, other: &Client, model: &ScriptedModel) {
     }
     assert_eq!(in_context(client, &agent).await, 9);
     let compacted = other.post(&path, &json!({"compaction_settings": {"mode": "all"}})).await.ok();
-    let (before, after) = (&compacted["num_messages_before"], compacted["num_messages_after"].as_u64().expect("a number"));
+    let (before, after) =
+        (&compacted["num_messages_before"], compacted["num_messages_after"].as_u64().expect("a number"));
     assert_eq!((before, &compacted["summary"]), (&json!(9), &json!("They talked.")));
     assert_eq!(in_context(client, &agent).await as u64, after);
     assert!(after < 9);
@@ -82,13 +83,15 @@ async fn work_is_refused_while_a_run_is_active_and_when_its_model_fails() {
     client.post(&format!("/v1/agents/{agent}/messages/cancel"), &json!({})).await.ok();
     stream.read_to_end().await;
 
-    let script = model.script(Kind::Chat, [Answer::text("One."), Answer::text("Two."), Answer::refused(Failure::Unauthorized)]);
+    let script =
+        model.script(Kind::Chat, [Answer::text("One."), Answer::text("Two."), Answer::refused(Failure::Unauthorized)]);
     let agent = new_agent(client, &json!({"name": "talker", "model": script.handle})).await;
     for _ in 0..2 {
         client.send(&agent, &background("Go on.")).await.read_to_end().await;
     }
     let before = in_context(client, &agent).await;
-    let failed = client.post(&format!("/v1/agents/{agent}/summarize"), &json!({"compaction_settings": {"mode": "all"}})).await;
+    let failed =
+        client.post(&format!("/v1/agents/{agent}/summarize"), &json!({"compaction_settings": {"mode": "all"}})).await;
     assert_eq!((failed.status, &failed.body["error"]["type"]), (401, &json!("llm_authentication")), "{}", failed.body);
     assert_eq!(in_context(client, &agent).await, before, "nothing is lost without a summary");
 }
@@ -114,7 +117,10 @@ async fn a_tool_is_called_without_a_model_and_leaves_no_message() {
     };
     let before = in_context(client, &agent).await;
     let added = run("add", json!({"a": 12, "b": 30})).await.ok();
-    assert_eq!((&added["status"], &added["func_return"], &added["stdout"]), (&json!("success"), &json!("42"), &json!(["adding"])));
+    assert_eq!(
+        (&added["status"], &added["func_return"], &added["stdout"]),
+        (&json!("success"), &json!("42"), &json!(["adding"]))
+    );
     let failed = run("add", json!({"a": 12})).await.ok();
     assert_eq!((&failed["status"], &failed["func_return"]), (&json!("error"), &Value::Null));
     assert!(!failed["stderr"].as_array().expect("lines").is_empty(), "{failed}");

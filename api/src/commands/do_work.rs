@@ -64,7 +64,10 @@ async fn accept(app: &App, tenant: &TenantId, thread: Thread, new: &NewRun) -> R
             let waiting = waiting(app, tenant, thread, &agent).await?;
             Err(waiting.as_ref().map_or(ApiError::Busy(run), answers::refusal))
         }
-        other @ (Accepted::Known(_) | Accepted::KeyReused(_) | Accepted::NothingPending | Accepted::BeingAnswered(_)) => {
+        other @ (Accepted::Known(_)
+        | Accepted::KeyReused(_)
+        | Accepted::NothingPending
+        | Accepted::BeingAnswered(_)) => {
             Err(ApiError::Internal(format!("work without a key was answered by {other:?}")))
         }
     }

@@ -1,7 +1,7 @@
 //! What comes back: the shapes of answers, of events, and of refusals.
 
 use holdfast_shared::domain::compaction::CompactionTrigger;
-use holdfast_shared::domain::ids::{AgentId, BlockId, MessageId, PingId, RunId, StepId, ToolId};
+use holdfast_shared::domain::ids::{AgentId, BlockId, ConversationId, MessageId, PingId, RunId, StepId, ToolId};
 use holdfast_shared::domain::message::MessageType;
 use holdfast_shared::domain::run::{ErrorType, RunStatus};
 use holdfast_shared::domain::step::StepStatus;
@@ -203,6 +203,39 @@ fn runs() -> Components {
         "feedback": nullable(words(["positive", "negative"])),
     });
     vec![
+        (
+            "Conversation",
+            answer(json!({
+                "id": id::<ConversationId>(),
+                "agent_id": id::<AgentId>(),
+                "summary": maybe_text(),
+                "description": maybe_text(),
+                "in_context_message_ids": list(id::<MessageId>()),
+                "isolated_block_ids": list(string()),
+                "model": maybe_text(),
+                "model_settings": nullable(map()),
+                "context_window_limit": nullable(at_least(1)),
+                "hidden": nullable(boolean()),
+                "archived": boolean(),
+                "archived_at": nullable(time()),
+                "last_message_at": nullable(time()),
+                "created_at": time(),
+                "updated_at": time(),
+            })),
+        ),
+        (
+            "Compacted",
+            answer(json!({"summary": string(), "num_messages_before": count(), "num_messages_after": count()})),
+        ),
+        (
+            "ToolExecutionResult",
+            answer(json!({
+                "status": words(["success", "error"]),
+                "func_return": maybe_text(),
+                "stdout": list(string()),
+                "stderr": list(string()),
+            })),
+        ),
         (
             "Run",
             answer(json!({

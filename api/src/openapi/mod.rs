@@ -28,11 +28,12 @@ are ignored; in queries, an empty value is the same as a missing one. 422 says t
 described here, and names the field; 400 says that it has the form, but asks for what cannot be done.";
 
 /// The tags, in the order of the page.
-const TAGS: [(&str, &str); 7] = [
+const TAGS: [(&str, &str); 8] = [
     ("messages", "Send to an agent, and read what was said"),
+    ("conversations", "Threads of an agent, each with a context of its own"),
     ("runs", "Follow, resume and inspect what a send set off"),
     ("agents", "Agents"),
-    ("blocks", "The memory of an agent"),
+    ("blocks", "The memory of agents, and blocks that they share"),
     ("tools", "Tools, and which agent has which"),
     ("models", "Models"),
     ("health", "Whether the service lives"),
@@ -64,6 +65,8 @@ impl Operation {
     fn new(method: &'static str, path: &'static str, id: &'static str, summary: &'static str) -> Self {
         let tag = match path.split('/').nth(2).unwrap_or_default() {
             "health" | "ready" => "health",
+            "conversations" => "conversations",
+            "blocks" => "blocks",
             _ if path.contains("/core-memory") => "blocks",
             _ if path.contains("/messages") && path.starts_with("/v1/agents") => "messages",
             _ if path.contains("/tools") => "tools",
@@ -89,6 +92,14 @@ impl Operation {
     /// An optional parameter of the query.
     fn query(mut self, name: &str, description: &str, schema: Value) -> Self {
         self.query.push(json!({"name": name, "in": "query", "description": description, "schema": schema}));
+        self
+    }
+
+    /// A parameter of the query that must be there.
+    fn needs(mut self, name: &str, description: &str, schema: Value) -> Self {
+        let parameter =
+            json!({"name": name, "in": "query", "required": true, "description": description, "schema": schema});
+        self.query.push(parameter);
         self
     }
 

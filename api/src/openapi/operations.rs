@@ -1,6 +1,6 @@
 //! The operations, in the order of the router.
 
-use holdfast_shared::domain::ids::{AgentId, BlockId, Id, MessageId, RunId, StepId, ToolId};
+use holdfast_shared::domain::ids::{AgentId, BlockId, ConversationId, Id, MessageId, RunId, StepId, ToolId};
 use holdfast_shared::domain::message::MessageType;
 use holdfast_shared::domain::run::RunStatus;
 use holdfast_shared::domain::stop_reason::StopReason;
@@ -8,8 +8,9 @@ use holdfast_shared::wire::tool::TOOL_TYPES;
 use serde_json::{Value, json};
 
 use super::Operation;
-use super::schema::{any_of, boolean, count, id, list, nothing, reference, string, word, words};
+use super::schema::{any_of, boolean, count, id, list, nothing, reference, string, whole, word, words};
 use crate::extract::MOST_ROWS;
+use crate::routes::agents::RELATIONS as AGENT_RELATIONS;
 
 fn get(path: &'static str, id: &'static str, summary: &'static str) -> Operation {
     Operation::new("get", path, id, summary)
@@ -39,10 +40,9 @@ fn or_empty(schema: Value) -> Value {
 impl Operation {
     /// What chooses a page of a list of things with such ids.
     fn page<I: Id>(self, rows: u32) -> Self {
-        let limit = json!({"type": "integer", "minimum": 1, "maximum": MOST_ROWS});
         self.query("after", "Only what comes after this one in the order that is asked for", or_empty(id::<I>()))
             .query("before", "Only what comes before this one in the order that is asked for", or_empty(id::<I>()))
-            .query("limit", &format!("At most so many; {rows} if nothing is said"), or_empty(limit))
+            .query("limit", &format!("At most so many; {rows} if nothing is said"), or_empty(rows()))
             .query("order", "`asc`: oldest first; `desc`: newest first", or_empty(words(["asc", "desc"])))
     }
 
@@ -71,7 +71,10 @@ fn lists(name: &str) -> Value {
 
 /// Every operation.
 pub(super) fn all() -> Vec<Operation> {
-    [health(), agents(), messages(), memory(), tools(), runs()].into_iter().flatten().collect()
+    [health(), agents(), messages(), memory(), tools(), conversations(), blocks(), runs()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn health() -> Vec<Operation> {
@@ -93,25 +96,46 @@ fn health() -> Vec<Operation> {
     ]
 }
 
+/// The relations of agents that can be asked for; all are always shown.
+fn including(operation: Operation) -> Operation {
+    let relations = AGENT_RELATIONS.map(|relation| format!("agent.{relation}"));
+    let relations = words(relations.iter().map(String::as_str));
+    operation.query("include", "Relations to show: all are shown anyway", list(or_empty(relations)))
+}
+
+/// What chooses agents.
+fn choosing_agents(operation: Operation) -> Operation {
+    let order = || or_empty(words(["created_at", "updated_at", "last_run_completion"]));
+    let reasons = words(StopReason::ALL.map(StopReason::as_str));
+    operation
+        .query("order_by", "What the order is about", order())
+        .query("sort_by", "Former name of `order_by`", order())
+        .text("name", "Only those of exactly this name")
+        .text("query_text", "Only those whose name has this text in it")
+        .query("tags", "Only those with one of these tags", list(string()))
+        .flag("match_all_tags", "Only those with all of these tags")
+        .query("last_stop_reason", "Only those whose last run ended so", or_empty(reasons))
+        .text("project_id", "Only those of this project")
+        .text("template_id", "Only those of this template")
+        .text("base_template_id", "Only those of this base template")
+        .text("identity_id", "Only those with this identity")
+}
+
 fn agents() -> Vec<Operation> {
-    let orders = ["created_at", "updated_at", "last_run_completion"];
     vec![
-        get("/v1/agents", "listAgents", "List agents")
-            .page::<AgentId>(50)
-            .query("order_by", "What the order is about", or_empty(words(orders)))
-            .text("name", "Only those of exactly this name")
-            .text("query_text", "Only those whose name has this text in it")
-            .query("tags", "Only those with one of these tags", list(string()))
-            .flag("match_all_tags", "Only those with all of these tags")
+        including(choosing_agents(get("/v1/agents", "listAgents", "List agents").page::<AgentId>(50)))
+            .flag("ascending", "Oldest first")
             .gives("Agents", lists("AgentState")),
+        choosing_agents(get("/v1/agents/count", "countAgents", "Count agents")).gives("How many", count()),
         post("/v1/agents", "createAgent", "Make an agent")
             .takes("CreateAgent")
-            .refuses(&[400, 404])
+            .refuses(&[400, 404, 409])
             .gives("The agent", reference("AgentState")),
-        get("/v1/agents/{agent_id}", "retrieveAgent", "An agent").gives("The agent", reference("AgentState")),
+        including(get("/v1/agents/{agent_id}", "retrieveAgent", "An agent"))
+            .gives("The agent", reference("AgentState")),
         patch("/v1/agents/{agent_id}", "updateAgent", "Change an agent")
             .takes("UpdateAgent")
-            .refuses(&[400])
+            .refuses(&[400, 409])
             .gives("The changed agent", reference("AgentState")),
         delete("/v1/agents/{agent_id}", "deleteAgent", "Delete an agent, and cancel its runs")
             .gives("It is gone", reference("Deleted")),
@@ -123,15 +147,14 @@ fn agents() -> Vec<Operation> {
 }
 
 fn messages() -> Vec<Operation> {
-    let types = words(MessageType::ALL.map(MessageType::as_str));
     vec![
         get("/v1/agents/{agent_id}/messages", "listMessages", "List the messages of an agent")
             .page::<MessageId>(100)
-            .query("include_return_message_types", "Only these kinds", list(types))
+            .query("include_return_message_types", "Only these kinds", list(or_empty(message_types())))
             .flag("use_assistant_message", "Show what legacy agents say by a tool as their messages")
             .text("assistant_message_tool_name", "That tool")
             .text("assistant_message_tool_kwarg", "Its argument that is shown")
-            .query("conversation_id", "Only `default` exists", or_empty(string()))
+            .query("conversation_id", "Only those of this conversation; `default`: of none", conversation())
             .gives("Messages, oldest first unless `order` says otherwise", lists("Message")),
         post("/v1/agents/{agent_id}/messages", "sendMessage", "Send, and get all that came of it or a stream")
             .sends()
@@ -142,6 +165,8 @@ fn messages() -> Vec<Operation> {
         post("/v1/agents/{agent_id}/messages/async", "sendMessageAsync", "Send, and get the run at once")
             .sends()
             .gives("The run", reference("Run")),
+        compacts(post("/v1/agents/{agent_id}/summarize", "compactAgent", "Compact the context of an agent"))
+            .may_take("CompactRequest"),
         post("/v1/agents/{agent_id}/messages/cancel", "cancelRuns", "Cancel runs of an agent")
             .may_take("CancelRequest")
             .refuses(&[409])
@@ -155,6 +180,7 @@ fn memory() -> Vec<Operation> {
             .gives("Its memory", reference("Memory")),
         get("/v1/agents/{agent_id}/core-memory/blocks", "listAgentBlocks", "List the blocks of an agent")
             .page::<BlockId>(100)
+            .by_creation()
             .gives("Blocks", lists("Block")),
         get(
             "/v1/agents/{agent_id}/core-memory/blocks/{name}",
@@ -164,9 +190,166 @@ fn memory() -> Vec<Operation> {
         .gives("The block", reference("Block")),
         patch("/v1/agents/{agent_id}/core-memory/blocks/{name}", "updateAgentBlock", "Change a block of an agent")
             .takes("UpdateBlock")
-            .refuses(&[400, 409])
+            .refuses(&[409])
             .gives("The changed block", reference("Block")),
+        patch(
+            "/v1/agents/{agent_id}/core-memory/blocks/attach/{block_id}",
+            "attachBlock",
+            "Attach a block to an agent",
+        )
+        .refuses(&[409])
+        .gives("The changed agent", reference("AgentState")),
+        patch(
+            "/v1/agents/{agent_id}/core-memory/blocks/detach/{block_id}",
+            "detachBlock",
+            "Detach a block from an agent",
+        )
+        .refuses(&[409])
+        .gives("The changed agent", reference("AgentState")),
     ]
+}
+
+/// A conversation of the query.
+fn conversation() -> Value {
+    any_of([id::<ConversationId>(), json!({"enum": ["default", ""]})])
+}
+
+/// What compacts a context.
+fn compacts(operation: Operation) -> Operation {
+    operation.refuses(&[400, 404, 409, 429, 504]).gives("What came of it", reference("Compacted"))
+}
+
+fn conversations() -> Vec<Operation> {
+    const BESIDE_DEFAULT: &str = "The agent, where the conversation is `default`";
+    let orders = words(["created_at", "last_message_at", "last_run_completion"]);
+    let agent = || or_empty(id::<AgentId>());
+    vec![
+        get("/v1/conversations", "listConversations", "List conversations")
+            .page::<ConversationId>(50)
+            .query("order_by", "What the order is about", or_empty(orders))
+            .query("agent_id", "Only those of this agent", agent())
+            .text("summary_search", "Only those whose summary has this text in it")
+            .query("archive_status", "Which, if some are put away", or_empty(words(["unarchived", "archived", "all"])))
+            .gives("Conversations", lists("Conversation")),
+        post("/v1/conversations", "createConversation", "Make a conversation")
+            .needs("agent_id", "Its agent", id::<AgentId>())
+            .may_take("CreateConversation")
+            .refuses(&[404])
+            .gives("The conversation", reference("Conversation")),
+        get("/v1/conversations/{conversation_id}", "retrieveConversation", "A conversation")
+            .gives("The conversation", reference("Conversation")),
+        patch("/v1/conversations/{conversation_id}", "updateConversation", "Change a conversation")
+            .takes("UpdateConversation")
+            .gives("The changed conversation", reference("Conversation")),
+        delete(
+            "/v1/conversations/{conversation_id}",
+            "deleteConversation",
+            "Delete a conversation, and cancel its runs",
+        )
+        .gives("It is gone", nothing()),
+        get("/v1/conversations/{conversation_id}/messages", "listConversationMessages", "List its messages")
+            .page::<MessageId>(100)
+            .by_creation()
+            .query("agent_id", BESIDE_DEFAULT, agent())
+            .query("include_return_message_types", "Only these kinds", list(or_empty(message_types())))
+            .flag("include_err", "Has no effect: messages of failed steps are not kept")
+            .flag("use_assistant_message", "Show what legacy agents say by a tool as their messages")
+            .text("assistant_message_tool_name", "That tool")
+            .text("assistant_message_tool_kwarg", "Its argument that is shown")
+            .gives("Messages", lists("Message")),
+        post("/v1/conversations/{conversation_id}/messages", "sendConversationMessage", "Send, and follow the run")
+            .takes("ConversationSendRequest")
+            .refuses(&[400, 404, 409, 429, 504])
+            .gives("All that came of it, with `streaming` false", reference("LettaResponse"))
+            .streams(),
+        post("/v1/conversations/{conversation_id}/stream", "resumeConversation", "Follow one of its runs")
+            .query("starting_after", "The number of the last event that was read", or_empty(whole()))
+            .header("Last-Event-ID", "The same number, as an `EventSource` sends it", string())
+            .may_take("ConversationResumeRequest")
+            .refuses(&[400, 410])
+            .streams(),
+        post("/v1/conversations/{conversation_id}/cancel", "cancelConversation", "Cancel its runs")
+            .query("agent_id", BESIDE_DEFAULT, agent())
+            .refuses(&[409])
+            .gives("What became of each", reference("Cancelled")),
+        post(
+            "/v1/conversations/{conversation_id}/fork",
+            "forkConversation",
+            "Make another that begins with its messages",
+        )
+        .query("agent_id", BESIDE_DEFAULT, agent())
+        .query("message_id", "The last message that both share", or_empty(id::<MessageId>()))
+        .flag("hidden", "Whether the new one is hidden")
+        .gives("The new conversation", reference("Conversation")),
+        post(
+            "/v1/conversations/{conversation_id}/recompile",
+            "recompileConversation",
+            "Compile its system message anew",
+        )
+        .flag("dry_run", "Only show it")
+        .may_take("OfAgent")
+        .gives("The system message", string()),
+        compacts(post("/v1/conversations/{conversation_id}/compact", "compactConversation", "Compact its context"))
+            .may_take("ConversationCompactRequest"),
+    ]
+}
+
+fn blocks() -> Vec<Operation> {
+    let choosing = |operation: Operation| {
+        operation
+            .text("label", "Only those with this label")
+            .text("label_search", "Only those whose label has this text in it")
+            .text("value_search", "Only those whose value has this text in it")
+            .text("description_search", "Only those whose description has this text in it")
+            .text("name", "Only those of this name as a template")
+            .text("project_id", "Only those of this project")
+            .flag("templates_only", "Only templates")
+            .query("tags", "Only those with one of these tags", list(string()))
+            .flag("match_all_tags", "Only those with all of these tags")
+            .query("connected_to_agents_count_gt", "Only those of more agents", or_empty(whole()))
+            .query("connected_to_agents_count_lt", "Only those of fewer agents", or_empty(whole()))
+            .query(
+                "connected_to_agents_count_eq",
+                "Only those of one of these numbers of agents",
+                list(or_empty(whole())),
+            )
+    };
+    vec![
+        choosing(get("/v1/blocks", "listBlocks", "List blocks").page::<BlockId>(50).by_creation())
+            .gives("Blocks", lists("Block")),
+        post("/v1/blocks", "createBlock", "Make a block").takes("NewBlock").gives("The block", reference("Block")),
+        choosing(get("/v1/blocks/count", "countBlocks", "Count blocks")).gives("How many", count()),
+        get("/v1/blocks/{block_id}", "retrieveBlock", "A block").gives("The block", reference("Block")),
+        patch("/v1/blocks/{block_id}", "updateBlock", "Change a block")
+            .takes("UpdateBlock")
+            .refuses(&[409])
+            .gives("The changed block", reference("Block")),
+        delete("/v1/blocks/{block_id}", "deleteBlock", "Delete a block, and detach it from all agents")
+            .gives("It is gone", nothing()),
+        including(get("/v1/blocks/{block_id}/agents", "listBlockAgents", "List the agents of a block"))
+            .page::<AgentId>(50)
+            .by_creation()
+            .flag("ascending", "Oldest first")
+            .gives("Agents", lists("AgentState")),
+        get("/v1/tags", "listTags", "List the tags of agents")
+            .text("after", "Only what comes after this one")
+            .text("before", "Only what comes before this one")
+            .query("limit", "At most so many; 50 if nothing is said", or_empty(rows()))
+            .query("order", "`asc` or `desc`, by name", or_empty(words(["asc", "desc"])))
+            .query("order_by", "What the order is about", or_empty(word("name")))
+            .text("name", "Only those with this text in them")
+            .text("query_text", "Former name of `name`")
+            .gives("Tags", list(string())),
+    ]
+}
+
+fn message_types() -> Value {
+    words(MessageType::ALL.map(MessageType::as_str))
+}
+
+/// How many rows can be asked for.
+fn rows() -> Value {
+    json!({"type": "integer", "minimum": 1, "maximum": MOST_ROWS})
 }
 
 fn tools() -> Vec<Operation> {
@@ -195,6 +378,10 @@ fn tools() -> Vec<Operation> {
             .flag("requires_approval", "The same as in the body, which wins")
             .may_take("ToolApproval")
             .gives("The changed agent", reference("AgentState")),
+        post("/v1/agents/{agent_id}/tools/{name}/run", "runTool", "Call a tool of an agent")
+            .may_take("RunTool")
+            .refuses(&[400, 409, 429, 504])
+            .gives("What came of it", reference("ToolExecutionResult")),
         filtered(get("/v1/tools", "listTools", "List tools").page::<ToolId>(50).by_creation())
             .gives("Tools", lists("Tool")),
         post("/v1/tools", "createTool", "Make a tool, or replace the one of its name")
@@ -218,7 +405,6 @@ fn tools() -> Vec<Operation> {
 }
 
 fn runs() -> Vec<Operation> {
-    let whole = || json!({"type": "integer"});
     let resumes = |operation: Operation| {
         operation
             .query("starting_after", "The number of the last event that was read", or_empty(whole()))
@@ -235,11 +421,15 @@ fn runs() -> Vec<Operation> {
             .flag("ascending", "Oldest first")
             .query("agent_id", "Only those of this agent", or_empty(id::<AgentId>()))
             .query("agent_ids", "Only those of these agents", list(or_empty(id::<AgentId>())))
-            .query("statuses", "Only those in one of these states", list(words(RunStatus::ALL.map(RunStatus::as_str))))
+            .query(
+                "statuses",
+                "Only those in one of these states",
+                list(or_empty(words(RunStatus::ALL.map(RunStatus::as_str)))),
+            )
             .flag("active", "Only those that have not ended, unless `statuses` says otherwise")
             .flag("background", "Only those that can be resumed, or only the others")
             .query("stop_reason", "Only those that ended so", or_empty(words(StopReason::ALL.map(StopReason::as_str))))
-            .text("conversation_id", "Only `default` exists")
+            .query("conversation_id", "Only those of this conversation; `default`: of none", conversation())
             .gives("Runs", lists("Run")),
         get("/v1/runs/{run_id}", "retrieveRun", "A run").gives("The run", reference("Run")),
         get("/v1/runs/{run_id}/messages", "listRunMessages", "List the messages of a run")

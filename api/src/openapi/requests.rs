@@ -1,8 +1,9 @@
 //! What goes in: parts of paths, and bodies. Their parsers are in `shared/src/wire`.
 
-use holdfast_shared::domain::ids::{AgentId, BlockId, MessageId, RunId, ToolId};
-use holdfast_shared::domain::limits::{BLOCK_CHARS, DEFAULT_MAX_STEPS};
+use holdfast_shared::domain::ids::{AgentId, BlockId, ConversationId, MessageId, RunId, ToolId};
+use holdfast_shared::domain::limits::{BLOCK_CHARS, BLOCK_LABEL_CHARS, DEFAULT_MAX_STEPS};
 use holdfast_shared::domain::message::MessageType;
+use holdfast_shared::domain::stop_reason::StopReason;
 use holdfast_shared::domain::tool::NAME_CHARS;
 use holdfast_shared::wire::agent::{AGENT_TYPES, Form, OTHER};
 use holdfast_shared::wire::compaction::COMPACTION_MODES;
@@ -11,8 +12,8 @@ use holdfast_shared::wire::tool_rule;
 use serde_json::{Map, Value, json};
 
 use super::schema::{
-    any_of, at_least, boolean, id, list, map, nullable, reference, request, some_of, some_text, string, whole, with,
-    word, words,
+    any_of, at_least, boolean, id, list, map, nullable, reference, request, some_of, some_text, string, time, whole,
+    with, word, words,
 };
 
 /// A part of a path, by the name that the router gives it.
@@ -22,6 +23,8 @@ pub(super) fn path_parameter(name: &str) -> Value {
         "tool_id" => id::<ToolId>(),
         "run_id" => id::<RunId>(),
         "block_id" => id::<BlockId>(),
+        // An agent's own id in this place is going out of use.
+        "conversation_id" => any_of([id::<ConversationId>(), word("default"), id::<AgentId>()]),
         "message_id" => id::<MessageId>(),
         _ => some_text(),
     }
@@ -29,7 +32,7 @@ pub(super) fn path_parameter(name: &str) -> Value {
 
 /// The components.
 pub(super) fn schemas() -> Map<String, Value> {
-    let groups = [agents(), tools(), sends(), parts()];
+    let groups = [agents(), tools(), sends(), conversations(), parts()];
     groups.into_iter().flatten().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
@@ -45,8 +48,9 @@ fn model_handle() -> Value {
     json!({"type": "string", "pattern": "^[^/\\u0000]+/[^\\u0000]", "examples": ["holdfast/demo"]})
 }
 
-fn agents() -> Components {
-    let compaction = request(
+/// How a context is compacted.
+fn compaction() -> Value {
+    request(
         &[],
         json!({
             "mode": words(COMPACTION_MODES),
@@ -57,7 +61,10 @@ fn agents() -> Components {
             "prompt": string(),
             "prompt_acknowledgement": boolean(),
         }),
-    );
+    )
+}
+
+fn agents() -> Components {
     let secrets = || {
         json!({
             "type": "object",
@@ -92,15 +99,23 @@ fn agents() -> Components {
             Form::Object => map(),
         };
     }
-    both["compaction_settings"] = compaction;
+    both["compaction_settings"] = compaction();
     let create = json!({
         "memory_blocks": list(reference("NewBlock")),
+        "block_ids": list(id::<BlockId>()),
+        "initial_message_sequence": list(reference("HistoryMessage")),
         "include_base_tools": boolean(),
         "include_base_tool_rules": boolean(),
     });
-    let update = json!({"message_ids": list(id::<MessageId>()), "block_ids": list(id::<BlockId>())});
+    let update = json!({
+        "message_ids": list(id::<MessageId>()),
+        "block_ids": list(id::<BlockId>()),
+        "last_stop_reason": words(StopReason::ALL.map(StopReason::as_str)),
+        "last_run_completion": time(),
+        "last_run_duration_ms": at_least(0),
+    });
     let block = json!({
-        "label": some_text(),
+        "label": with(some_text(), json!({"maxLength": BLOCK_LABEL_CHARS})),
         "value": {"type": "string", "maxLength": BLOCK_CHARS},
         "limit": {"type": "integer", "minimum": 1, "default": BLOCK_CHARS},
         "description": string(),
@@ -108,6 +123,14 @@ fn agents() -> Components {
         "metadata": map(),
         "tags": list(string()),
         "hidden": boolean(),
+        "is_template": boolean(),
+        "template_name": string(),
+        "template_id": string(),
+        "base_template_id": string(),
+        "deployment_id": string(),
+        "entity_id": string(),
+        "project_id": string(),
+        "preserve_on_migration": boolean(),
     });
     vec![
         ("CreateAgent", request(&[], with(both.clone(), create))),
@@ -189,6 +212,7 @@ fn tools() -> Components {
         ("CreateTool", request(&["source_code"], both.clone())),
         ("UpdateTool", request(&[], with(both, json!({"name": string()})))),
         ("ToolApproval", approval),
+        ("RunTool", request(&[], json!({"args": map()}))),
     ]
 }
 
@@ -295,8 +319,12 @@ fn sends() -> Components {
             }),
         ),
     );
+    let mut send_to_conversation = send.clone();
+    send_to_conversation["properties"]["agent_id"] = nullable(id::<AgentId>());
     vec![
         ("SendRequest", send),
+        ("ConversationSendRequest", send_to_conversation),
+        ("HistoryMessage", message.clone()),
         ("InputMessage", any_of([message, approvals, one_approval, returns])),
         ("Approval", approval),
         ("ToolReturn", returned),
@@ -313,6 +341,35 @@ fn sends() -> Components {
                 }),
             ),
         ),
+    ]
+}
+
+fn conversations() -> Components {
+    let both = json!({
+        "summary": string(),
+        "description": string(),
+        "model": model_handle(),
+        "model_settings": map(),
+        "context_window_limit": at_least(1),
+    });
+    let update = json!({"archived": boolean(), "last_message_at": time()});
+    let agent = || json!({"agent_id": id::<AgentId>()});
+    let compact = || json!({"compaction_settings": compaction()});
+    let resume = json!({
+        "run_id": id::<RunId>(),
+        "otid": string(),
+        "starting_after": whole(),
+        "include_pings": boolean(),
+        "poll_interval": {"type": "number", "exclusiveMinimum": 0},
+        "batch_size": at_least(1),
+    });
+    vec![
+        ("CreateConversation", request(&[], with(both.clone(), json!({"hidden": boolean()})))),
+        ("UpdateConversation", request(&[], with(both, update))),
+        ("ConversationResumeRequest", request(&[], with(agent(), resume))),
+        ("OfAgent", request(&[], agent())),
+        ("CompactRequest", request(&[], compact())),
+        ("ConversationCompactRequest", request(&[], with(agent(), compact()))),
     ]
 }
 

@@ -132,11 +132,13 @@ fn order_by(word: &str) -> Option<AgentOrder> {
     }
 }
 
+/// The relations of agents, as queries name them after `agent.`.
+pub(crate) const RELATIONS: [&str; 8] =
+    ["blocks", "identities", "managed_group", "pending_approval", "secrets", "sources", "tags", "tools"];
+
 /// Refuses relations that agents have not. Those that they have are always shown (api/00 §2).
 fn check_include(query: &QueryFields) -> Result<(), ApiError> {
-    let relations =
-        ["blocks", "identities", "managed_group", "pending_approval", "secrets", "sources", "tags", "tools"];
-    let known = |word: &str| word.strip_prefix("agent.").filter(|relation| relations.contains(relation)).map(|_| ());
+    let known = |word: &str| word.strip_prefix("agent.").filter(|relation| RELATIONS.contains(relation)).map(|_| ());
     query.words("include", known).map(|_| ())
 }
 

@@ -63,7 +63,6 @@ pub const AGENT_TYPES: [&str; 9] = [
     "voice_sleeptime_agent",
 ];
 
-
 /// What a setting that is kept and shown as it was sent must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {

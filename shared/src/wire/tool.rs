@@ -5,7 +5,9 @@ use serde_json::{Map, Value, json};
 use crate::domain::Timestamp;
 use crate::domain::builtin_tools;
 use crate::domain::ids::ToolId;
-use crate::domain::tool::{self, CUSTOM, EXTERNAL_MCP, Tool, ToolOptions, ToolReturn, ToolSource, ToolSpec, ToolStatus};
+use crate::domain::tool::{
+    self, CUSTOM, EXTERNAL_MCP, Tool, ToolOptions, ToolReturn, ToolSource, ToolSpec, ToolStatus,
+};
 use crate::wire::http_endpoint;
 use crate::wire::read::{BodyError, Node};
 

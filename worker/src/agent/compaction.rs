@@ -81,9 +81,8 @@ impl Attempt<'_> {
     /// The work of a run that compacts the context, and nothing else.
     pub(super) async fn compact_on_demand(&mut self, settings: Option<&Value>) -> Result<(), Interrupt> {
         // A former holder came as far as that.
-        let is_done = |message: &Message| {
-            message.run_id == Some(self.run.id) && matches!(message.body, Body::Summary(_))
-        };
+        let is_done =
+            |message: &Message| message.run_id == Some(self.run.id) && matches!(message.body, Body::Summary(_));
         if self.context.messages.iter().any(is_done) {
             return self.settle(Outcome::stopped(StopReason::EndTurn)).await;
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::ports::store::TakenCallback;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
