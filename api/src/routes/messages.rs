@@ -11,7 +11,7 @@ use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::position::SeqId;
 use holdfast_shared::domain::run::{Run, RunState, RunType, Speech};
 use holdfast_shared::domain::tenant::TenantId;
-use holdfast_shared::ports::store::MessageFilter;
+use holdfast_shared::ports::store::{MessageFilter, MessageScope};
 use holdfast_shared::telemetry::traces::{self, TRACEPARENT};
 use holdfast_shared::wire::request::SendRequest;
 use holdfast_shared::wire::response::{LettaResponse, shown};
@@ -87,11 +87,21 @@ pub(crate) async fn list(
     let (page, is_reversed) = list_page(query.order()?, query.id("after")?, query.id("before")?, query.limit(PAGE)?);
     let found = app.services.store.agent(&tenant, agent).await?.ok_or(ApiError::NoAgent)?;
     let speech = speech(&query, &found)?;
+    query.check_order_by()?;
+    // All that is stored is listed, failed calls of tools included: of failed steps nothing is kept that could be added.
+    query.boolean("include_err")?;
     // There is no conversation besides the agent's own.
     if query.one("conversation_id").is_some_and(|conversation| conversation != "default") {
         return Err(ApiError::Unknown("the conversation"));
     }
-    let mut messages = app.services.store.messages(&MessageFilter { agent, run: None }, &page).await?;
+    let mut messages = match query.one("group_id") {
+        None => app.services.store.messages(&MessageFilter { agent, run: None }, &page).await?,
+        Some(group) => {
+            let scope = MessageScope::Group { agent, group: group.to_owned() };
+            let found = app.services.store.find_messages(&tenant, &scope, &page).await?;
+            found.into_iter().map(|one| one.message).collect()
+        }
+    };
     if is_reversed {
         messages.reverse();
     }
@@ -101,10 +111,11 @@ pub(crate) async fn list(
 /// How calls of a legacy agent's message tool are listed (api/01 §1).
 fn speech(query: &QueryFields, agent: &Agent) -> Result<Option<Speech>, ApiError> {
     let is_wanted = query.boolean("use_assistant_message")?.unwrap_or(true);
-    let word = |name: &str, default: &str| query.one(name).unwrap_or(default).to_owned();
+    let word = |name: &str, usual: String| query.one(name).map_or(usual, str::to_owned);
+    let Speech { tool, argument } = Speech::usual();
     Ok((is_wanted && agent.settings.is_legacy()).then(|| Speech {
-        tool: word("assistant_message_tool_name", "send_message"),
-        argument: word("assistant_message_tool_kwarg", "message"),
+        tool: word("assistant_message_tool_name", tool),
+        argument: word("assistant_message_tool_kwarg", argument),
     }))
 }
 
@@ -194,7 +205,7 @@ async fn answer(app: &App, tenant: &TenantId, run: Run) -> Result<Response, ApiE
     Ok(Json(LettaResponse::new(&run, reason, &messages)).into_response())
 }
 
-async fn messages_of(app: &App, run: &Run) -> Result<Vec<Message>, ApiError> {
+pub(super) async fn messages_of(app: &App, run: &Run) -> Result<Vec<Message>, ApiError> {
     let filter = MessageFilter { agent: run.agent_id, run: Some(run.id) };
     let mut messages: Vec<Message> = Vec::new();
     loop {

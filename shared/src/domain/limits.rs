@@ -62,6 +62,10 @@ pub const MCP_PROGRESS_QUEUE: usize = 64;
 pub const IMAGE_URLS: usize = 32;
 /// Images of one request that are fetched at the same time.
 pub const IMAGE_FETCHES: usize = 8;
+/// Most different words of a search.
+pub const SEARCH_WORDS: usize = 32;
+/// Most tags that a client puts on a step.
+pub const STEP_TAGS: usize = 64;
 /// Steps of a run that does not say (api/01 §1).
 pub const DEFAULT_MAX_STEPS: u32 = 50;
 /// The longest that a delivery is held; brokers take it away after 30 minutes by default.

@@ -289,6 +289,40 @@ impl Store for FakeStore {
     async fn search_messages(&self, _: AgentId, _: &MessageSearch) -> Result<Vec<Message>, StoreError> {
         unreachable!("no part of the fan-out")
     }
+    async fn find_messages(
+        &self,
+        _: &TenantId,
+        _: &MessageScope,
+        _: &Page<MessageId>,
+    ) -> Result<Vec<FoundMessage>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn message(&self, _: &TenantId, _: MessageId) -> Result<Option<FoundMessage>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn search_all_messages(
+        &self,
+        _: &TenantId,
+        _: Option<AgentId>,
+        _: &MessageSearch,
+    ) -> Result<Vec<FoundMessage>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn reset_context(&self, _: &TenantId, _: AgentId, _: Timestamp) -> Result<ContextReset, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn find_steps(&self, _: &TenantId, _: &StepFilter, _: &Page<StepId>) -> Result<Vec<Step>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn step(&self, _: &TenantId, _: StepId) -> Result<Option<Step>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn rate_step(&self, _: &TenantId, _: StepId, _: &FeedbackChange) -> Result<Option<Step>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn delete_run(&self, _: &TenantId, _: RunId) -> Result<RunDeletion, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
     async fn accept_run(&self, _: &NewRun) -> Result<Accepted, StoreError> {
         unreachable!("no part of the fan-out")
     }

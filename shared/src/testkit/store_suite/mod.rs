@@ -25,7 +25,7 @@ use crate::domain::position::SeqId;
 use crate::domain::run::{
     Attachment, ErrorType, Outcome, Run, RunError, RunRequest, RunState, RunStatus, RunType, StreamMode,
 };
-use crate::domain::step::{Retry, StepStatus};
+use crate::domain::step::{Feedback, Retry, Step, StepStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
 use crate::domain::tool::{HttpEndpoint, Tool, ToolCall, ToolOptions, ToolReturn, ToolSource, ToolSpec, ToolStatus};
@@ -34,14 +34,16 @@ use crate::domain::usage::{RunUsage, Usage};
 use crate::ports::seams::Seams;
 use crate::ports::store::{
     Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, ApprovalChange, BlockChanged, CancelRequest,
-    Claim, Claimed, Compaction, EditOutcome, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey,
-    RunEnd, RunFilter, StepCommit, Store, StoreError, ToolFilter, WorkerFacts,
+    Claim, Claimed, Compaction, ContextReset, EditOutcome, FeedbackChange, FoundMessage, MessageFilter, MessageScope,
+    MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunDeletion, RunEnd, RunFilter, StepCommit, StepFilter,
+    Store, StoreError, ToolFilter, WorkerFacts,
 };
 
 mod agents;
 mod approvals;
 mod compaction;
 mod ends;
+mod history;
 mod lists;
 mod outbox;
 mod runs;
@@ -52,6 +54,7 @@ pub use agents::*;
 pub use approvals::*;
 pub use compaction::*;
 pub use ends::*;
+pub use history::*;
 pub use lists::*;
 pub use outbox::*;
 pub use runs::*;
@@ -113,6 +116,15 @@ macro_rules! store_contract {
             unknown_cursors_are_refused
             runs_are_filtered
             messages_are_searched_in_any_case
+            messages_are_found_across_the_agents_of_a_tenant
+            messages_of_a_group_are_found
+            a_step_tells_its_messages
+            a_search_covers_all_agents_of_a_tenant
+            steps_are_found_across_the_runs_of_a_tenant
+            a_step_is_rated
+            a_deleted_run_leaves_its_messages
+            a_run_that_matters_is_not_deleted
+            a_reset_empties_the_context_and_keeps_the_history
             the_outbox_keeps_hints_until_they_are_done
             lost_runs_are_hinted_again_but_not_too_often
             any_text_can_be_stored
