@@ -12,6 +12,7 @@ mod distributed;
 mod embedded;
 mod gate;
 mod harness;
+mod history_api;
 mod images;
 mod loop_table;
 mod mcp;
