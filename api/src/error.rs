@@ -75,7 +75,7 @@ pub enum ApiError {
     NoModel(ModelHandle),
     /// No such thing; holds its name.
     Unknown(&'static str),
-    /// Another block of the agent has the label.
+    /// Another block of an agent has the label.
     LabelTaken(String),
     /// A message came while a tool call waits for approval.
     PendingApproval(Box<PendingCalls>),
@@ -135,6 +135,11 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::UnknownCursor => Self::UNKNOWN_CURSOR,
+            StoreError::UnknownBlocks(ids) => {
+                let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+                Self::Unacceptable(format!("INVALID_ARGUMENT: body.block_ids: unknown blocks: {}", ids.join(", ")))
+            }
+            StoreError::LabelTwice(label) => Self::LabelTaken(label),
             StoreError::Unavailable(source) => Self::StoreUnavailable(source.to_string()),
             StoreError::Fenced | StoreError::Corrupt(_) => Self::Internal(error.to_string()),
         }
@@ -153,6 +158,9 @@ impl From<LogError> for ApiError {
 impl ApiError {
     /// The cursor of a page names nothing in the list.
     pub(crate) const UNKNOWN_CURSOR: Self = Self::Unknown("the cursor of the page");
+
+    /// No such conversation for this tenant.
+    pub(crate) const NO_CONVERSATION: Self = Self::Unknown("the conversation");
 
     /// What fan-out says of a run.
     pub(crate) fn of_fanout(error: FanoutError, run: RunId) -> Self {

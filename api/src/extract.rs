@@ -5,10 +5,11 @@ use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use holdfast_shared::domain::Timestamp;
-use holdfast_shared::domain::ids::{AgentId, Id, MessageId, RunId, StepId, ToolId};
+use holdfast_shared::domain::ids::{AgentId, BlockId, ConversationId, Id, MessageId, RunId, StepId, ToolId};
 use holdfast_shared::domain::message::MessageType;
 use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::tenant::TenantId;
+use holdfast_shared::domain::thread::ThreadScope;
 use holdfast_shared::wire::read::remove_nuls;
 use holdfast_shared::wire::request::message_type;
 use holdfast_shared::wire::time::{self, Bound};
@@ -77,6 +78,18 @@ impl FromRequestParts<App> for StepPath {
     }
 }
 
+/// The block in the path.
+pub(crate) struct BlockPath(pub(crate) BlockId);
+
+impl FromRequestParts<App> for BlockPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let text = path_text(parts, app, "block_id").await;
+        text.and_then(|text| text.parse().ok()).map(Self).ok_or(ApiError::BadPathId(BlockId::PREFIX))
+    }
+}
+
 /// The name in the path: of a tool, or a block's label.
 pub(crate) struct NamePath(pub(crate) String);
 
@@ -85,6 +98,31 @@ impl FromRequestParts<App> for NamePath {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         path_text(parts, app, "name").await.map(Self).ok_or(ApiError::NoRoute)
+    }
+}
+
+/// The conversation in the path (api/04 §8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConversationPath {
+    /// One by its id.
+    Conversation(ConversationId),
+    /// `default`: an agent's own thread; the request says elsewhere of which agent.
+    Default,
+    /// The id of an agent: its own thread; a spelling that is going out of use.
+    Agent(AgentId),
+}
+
+impl FromRequestParts<App> for ConversationPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let bad = ApiError::BadPathId(ConversationId::PREFIX);
+        let text = path_text(parts, app, "conversation_id").await.ok_or(bad)?;
+        if text == "default" {
+            return Ok(Self::Default);
+        }
+        let conversation = text.parse().map(Self::Conversation);
+        conversation.or_else(|_| text.parse().map(Self::Agent)).map_err(|_| ApiError::BadPathId(ConversationId::PREFIX))
     }
 }
 
@@ -201,6 +239,21 @@ impl QueryFields {
         })
     }
 
+    /// A whole number.
+    pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        self.word(name, |value| value.parse().ok())
+    }
+
+    /// The whole numbers of a key that can repeat.
+    pub(crate) fn numbers(&self, name: &str) -> Result<Vec<i64>, ApiError> {
+        self.words(name, |value| value.parse().ok())
+    }
+
+    /// Refuses an order of a list that has only this one.
+    pub(crate) fn check_order_by(&self, only: &str) -> Result<(), ApiError> {
+        self.word("order_by", |word| (word == only).then_some(())).map(|_| ())
+    }
+
     /// An id.
     pub(crate) fn id<I: Id>(&self, name: &str) -> Result<Option<I>, ApiError> {
         self.one(name).map(|value| read_id(name, value)).transpose()
@@ -209,6 +262,15 @@ impl QueryFields {
     /// The ids of a key that can repeat and whose values can be lists, separated by commas.
     pub(crate) fn ids<I: Id>(&self, name: &str) -> Result<Vec<I>, ApiError> {
         self.listed(name).map(|value| read_id(name, value)).collect()
+    }
+
+    /// The threads that `conversation_id` means: `default` is what agents have outside of conversations.
+    pub(crate) fn threads(&self) -> Result<ThreadScope, ApiError> {
+        Ok(match self.one("conversation_id") {
+            None => ThreadScope::All,
+            Some("default") => ThreadScope::Own,
+            Some(id) => ThreadScope::Conversation(read_id("conversation_id", id)?),
+        })
     }
 
     /// The order that was asked for, if any.
@@ -238,16 +300,21 @@ impl QueryFields {
         self.one(name).map(read).transpose()
     }
 
-    /// Refuses an order by anything but the time of creation, where there is no other.
-    pub(crate) fn check_order_by(&self) -> Result<(), ApiError> {
-        self.word("order_by", |word| (word == "created_at").then_some(())).map(|_| ())
-    }
-
     /// A page with the documented meaning.
     pub(crate) fn page<I: Id>(&self, default_limit: u32, default_order: Order) -> Result<Page<I>, ApiError> {
         Ok(Page {
             after: self.id("after")?,
             before: self.id("before")?,
+            limit: self.limit(default_limit)?,
+            order: self.order()?.unwrap_or(default_order),
+        })
+    }
+
+    /// A page of a list of texts, which are their own cursors.
+    pub(crate) fn page_of_texts(&self, default_limit: u32, default_order: Order) -> Result<Page<String>, ApiError> {
+        Ok(Page {
+            after: self.one("after").map(str::to_owned),
+            before: self.one("before").map(str::to_owned),
             limit: self.limit(default_limit)?,
             order: self.order()?.unwrap_or(default_order),
         })

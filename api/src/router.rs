@@ -14,7 +14,7 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use crate::error::ApiError;
-use crate::routes::{agents, blocks, health, history, messages, models, runs, steps, tools};
+use crate::routes::{agents, blocks, conversations, health, history, messages, models, runs, steps, tags, tools};
 use crate::{App, Options, Services, auth};
 
 /// The whole API. Every path is served with and without a trailing slash, and nothing is redirected (api/00 §2).
@@ -22,12 +22,13 @@ pub fn router(services: Services, options: Options) -> Router {
     let max_body_bytes = options.max_body_bytes;
     let app = App { services: Arc::new(services), options: Arc::new(options) };
 
-    let routes: [(&str, MethodRouter<App>); 45] = [
+    let routes: [(&str, MethodRouter<App>); 60] = [
         ("/v1/health", get(health::health)),
         ("/v1/ready", get(health::ready)),
         ("/v1/models", get(models::list)),
         ("/v1/models/embedding", get(models::list_embedding)),
         ("/v1/agents", get(agents::list).post(agents::create)),
+        ("/v1/agents/count", get(agents::count)),
         ("/v1/agents/{agent_id}", get(agents::retrieve).patch(agents::update).delete(agents::delete)),
         ("/v1/agents/{agent_id}/messages", get(messages::list).post(messages::create)),
         ("/v1/agents/{agent_id}/messages/stream", post(messages::stream)),
@@ -37,12 +38,32 @@ pub fn router(services: Services, options: Options) -> Router {
         ("/v1/agents/{agent_id}/reset-messages", patch(agents::reset_messages)),
         ("/v1/agents/{agent_id}/recompile", post(agents::recompile)),
         ("/v1/agents/{agent_id}/core-memory", get(blocks::memory)),
-        ("/v1/agents/{agent_id}/core-memory/blocks", get(blocks::list)),
-        ("/v1/agents/{agent_id}/core-memory/blocks/{name}", get(blocks::retrieve).patch(blocks::update)),
+        ("/v1/agents/{agent_id}/core-memory/blocks", get(blocks::list_attached)),
+        (
+            "/v1/agents/{agent_id}/core-memory/blocks/{name}",
+            get(blocks::retrieve_by_label).patch(blocks::update_by_label),
+        ),
+        ("/v1/agents/{agent_id}/core-memory/blocks/attach/{block_id}", patch(blocks::attach)),
+        ("/v1/agents/{agent_id}/core-memory/blocks/detach/{block_id}", patch(blocks::detach)),
         ("/v1/agents/{agent_id}/tools", get(tools::list_attached)),
         ("/v1/agents/{agent_id}/tools/attach/{tool_id}", patch(tools::attach)),
         ("/v1/agents/{agent_id}/tools/detach/{tool_id}", patch(tools::detach)),
         ("/v1/agents/{agent_id}/tools/approval/{name}", patch(tools::set_approval)),
+        ("/v1/conversations", get(conversations::list).post(conversations::create)),
+        (
+            "/v1/conversations/{conversation_id}",
+            get(conversations::retrieve).patch(conversations::update).delete(conversations::delete),
+        ),
+        ("/v1/conversations/{conversation_id}/messages", get(conversations::list_messages).post(conversations::send)),
+        ("/v1/conversations/{conversation_id}/stream", post(conversations::resume)),
+        ("/v1/conversations/{conversation_id}/cancel", post(conversations::cancel)),
+        ("/v1/conversations/{conversation_id}/fork", post(conversations::fork)),
+        ("/v1/conversations/{conversation_id}/recompile", post(conversations::recompile)),
+        ("/v1/blocks", get(blocks::list).post(blocks::create)),
+        ("/v1/blocks/count", get(blocks::count)),
+        ("/v1/blocks/{block_id}", get(blocks::retrieve).patch(blocks::update).delete(blocks::delete)),
+        ("/v1/blocks/{block_id}/agents", get(blocks::list_agents)),
+        ("/v1/tags", get(tags::list)),
         ("/v1/tools", get(tools::list).post(tools::put).put(tools::put)),
         ("/v1/tools/count", get(tools::count)),
         ("/v1/tools/{tool_id}", get(tools::retrieve).patch(tools::update).delete(tools::delete)),

@@ -77,19 +77,19 @@ async fn a_file_is_opened_again_with_what_is_in_it() {
 
 /// Rows that the code would never write, and that the schema refuses nevertheless.
 const HALF_STATES: [&str; 6] = [
-    "INSERT INTO runs (id, tenant, agent_id, status, background, request, usage, archived, created_at, accepted_at) \
-     SELECT $1, tenant, id, 'completed', TRUE, '{}', '{}', 0, 0, 0 FROM agents",
-    "INSERT INTO runs (id, tenant, agent_id, status, background, request, usage, archived, created_at, accepted_at) \
-     SELECT $1, tenant, id, 'running', TRUE, '{}', '{}', 0, 0, 0 FROM agents",
-    "INSERT INTO runs (id, tenant, agent_id, status, background, request, usage, archived, created_at, accepted_at, \
-     worker_id) SELECT $1, tenant, id, 'created', TRUE, '{}', '{}', 0, 0, 0, id FROM agents",
-    "INSERT INTO runs (id, tenant, agent_id, status, background, request, usage, archived, created_at, accepted_at) \
-     SELECT $1, tenant, id, 'paused', TRUE, '{}', '{}', 0, 0, 0 FROM agents",
+    "INSERT INTO runs (id, tenant, agent_id, thread_id, status, background, request, usage, archived, created_at, accepted_at) \
+     SELECT $1, tenant, id, id, 'completed', TRUE, '{}', '{}', 0, 0, 0 FROM agents",
+    "INSERT INTO runs (id, tenant, agent_id, thread_id, status, background, request, usage, archived, created_at, accepted_at) \
+     SELECT $1, tenant, id, id, 'running', TRUE, '{}', '{}', 0, 0, 0 FROM agents",
+    "INSERT INTO runs (id, tenant, agent_id, thread_id, status, background, request, usage, archived, created_at, accepted_at, \
+     worker_id) SELECT $1, tenant, id, id, 'created', TRUE, '{}', '{}', 0, 0, 0, id FROM agents",
+    "INSERT INTO runs (id, tenant, agent_id, thread_id, status, background, request, usage, archived, created_at, accepted_at) \
+     SELECT $1, tenant, id, id, 'paused', TRUE, '{}', '{}', 0, 0, 0 FROM agents",
     // A second running run of the agent.
-    "INSERT INTO runs (id, tenant, agent_id, status, background, request, usage, archived, created_at, accepted_at, \
-     epoch, started_at) SELECT $1, tenant, id, 'running', TRUE, '{}', '{}', 0, 0, 0, 1, 0 FROM agents",
-    "INSERT INTO messages (id, agent_id, role, body, labels, folded, in_context, position, created_at) \
-     SELECT $1, id, 'user', '{}', '{}', '', FALSE, 0, 0 FROM agents",
+    "INSERT INTO runs (id, tenant, agent_id, thread_id, status, background, request, usage, archived, created_at, accepted_at, \
+     epoch, started_at) SELECT $1, tenant, id, id, 'running', TRUE, '{}', '{}', 0, 0, 0, 1, 0 FROM agents",
+    "INSERT INTO messages (id, agent_id, thread_id, role, body, labels, folded, in_context, position, created_at) \
+     SELECT $1, id, id, 'user', '{}', '{}', '', FALSE, 0, 0 FROM agents",
 ];
 
 const AGENT: &str = "INSERT INTO agents (id, tenant, name, name_folded, settings, created_at, updated_at) \
@@ -133,9 +133,9 @@ async fn sqlite_refuses_half_states() {
 /// A question that waits, as the commit of the run that asks leaves it.
 const QUESTION: &str = r#"{"ApprovalRequest":{"parts":[],"calls":[{"id":"call_1","name":"look","arguments":"{}"}]}}"#;
 const ASK: [&str; 2] = [
-    "INSERT INTO messages (id, agent_id, role, body, labels, folded, in_context, position, created_at) \
-     SELECT $1, id, 'approval', $2, '{}', '', TRUE, 1, 7 FROM agents",
-    "UPDATE agents SET pending_approval = $1, approval_deadline = 9",
+    "INSERT INTO messages (id, agent_id, thread_id, role, body, labels, folded, in_context, position, created_at) \
+     SELECT $1, id, id, 'approval', $2, '{}', '', TRUE, 1, 7 FROM agents",
+    "INSERT INTO threads (id, agent_id, system_id, pending_approval, approval_deadline) SELECT id, id, $1, $1, 9 FROM agents",
 ];
 
 macro_rules! shows_what_waits {

@@ -34,8 +34,8 @@ fn keyed(text: &str, otid: &str) -> Value {
 #[tokio::test]
 async fn messages_of_all_agents_are_listed_and_read() {
     let data = directory();
-    let keys = settings([("HOLDFAST_API_KEYS", "north=key-of-the-north,south=key-of-the-south")]);
-    let dev = Dev::start_with(data.path(), keys).await;
+    let tenants = settings([("HOLDFAST_API_KEYS", "north=key-of-the-north,south=key-of-the-south")]);
+    let dev = Dev::start_with(data.path(), tenants).await;
     let (north, south) = (dev.client.with_key("key-of-the-north"), dev.client.with_key("key-of-the-south"));
     let (ada, bob) = (north.create_agent().await, north.create_agent().await);
     for (agent, text) in [(&ada, "one"), (&bob, "two"), (&ada, "[[demo reasoning=2 tokens=2]]")] {
@@ -79,8 +79,8 @@ async fn messages_of_all_agents_are_listed_and_read() {
 #[tokio::test]
 async fn a_search_finds_words_and_tells_the_four_kinds() {
     let data = directory();
-    let keys = settings([("HOLDFAST_API_KEYS", "north=key-of-the-north,south=key-of-the-south")]);
-    let dev = Dev::start_with(data.path(), keys).await;
+    let tenants = settings([("HOLDFAST_API_KEYS", "north=key-of-the-north,south=key-of-the-south")]);
+    let dev = Dev::start_with(data.path(), tenants).await;
     let (north, south) = (dev.client.with_key("key-of-the-north"), dev.client.with_key("key-of-the-south"));
     let ada = north.create_agent().await;
     say(&north, &ada, "Where are the Fjords of Norway?").await;

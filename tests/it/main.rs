@@ -2,11 +2,13 @@
 
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod blocks_api;
 mod called_tools;
 mod client;
 mod contract_event_log;
 mod contract_run_queue;
 mod contract_store;
+mod conversations;
 mod counting_tools;
 mod distributed;
 mod embedded;
@@ -28,3 +30,4 @@ mod socket;
 mod tidy;
 mod tools_api;
 mod traces;
+mod upgrade;

@@ -320,7 +320,6 @@ async fn core_memory_is_read_and_written_by_label() {
     for path in ["core-memory", "core-memory/blocks", "core-memory/blocks/human"] {
         client.get(&format!("/v1/agents/agent-{ABSENT}/{path}")).await.refused(404);
     }
-    client.patch_bare(&format!("{memory}/blocks/attach/block-{ABSENT}")).await.refused(404);
 }
 
 #[tokio::test]

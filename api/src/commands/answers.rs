@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use holdfast_shared::domain::Timestamp;
-use holdfast_shared::domain::agent::Agent;
+use holdfast_shared::domain::agent::PendingApproval;
 use holdfast_shared::domain::approval::{Answering, CallAnswer, check_answers};
 use holdfast_shared::domain::message::{Body, Message};
 use holdfast_shared::domain::page::{Order, Page};
+use holdfast_shared::domain::thread::Thread;
 use holdfast_shared::domain::tool::ToolCall;
 use holdfast_shared::ports::store::MessageFilter;
 use holdfast_shared::wire::request::{InputMessage, SendRequest};
@@ -41,12 +42,17 @@ impl Answered {
 
 /// Finds the calls that a request answers, and puts the answers into their final form. Answers that repeat earlier ones
 /// are taken out: what comes along with them counts (api/01 §3.4).
-pub(crate) async fn resolve(app: &App, agent: &Agent, request: &mut SendRequest) -> Result<Answered, ApiError> {
+pub(crate) async fn resolve(
+    app: &App,
+    thread: Thread,
+    waiting: Option<&PendingApproval>,
+    request: &mut SendRequest,
+) -> Result<Answered, ApiError> {
     let Some(InputMessage::Answers { answers, .. }) = request.input.first_mut() else {
-        return pending(agent).map_or(Ok(Answered::Nothing), Err);
+        return waiting.map(refusal).map_or(Ok(Answered::Nothing), Err);
     };
-    let Some(pending) = &agent.pending_approval else {
-        if !are_repeated(app, agent, answers).await? {
+    let Some(pending) = waiting else {
+        if !are_repeated(app, thread, answers).await? {
             return Err(ApiError::NothingAwaitingApproval);
         }
         request.input.remove(0);
@@ -62,11 +68,11 @@ pub(crate) async fn resolve(app: &App, agent: &Agent, request: &mut SendRequest)
     Ok(Answered::Waiting(Answering { request: pending.request.id, step, run }))
 }
 
-/// The refusal of a plain message, if calls of the agent wait.
-pub(crate) fn pending(agent: &Agent) -> Option<ApiError> {
-    let request = &agent.pending_approval.as_ref()?.request;
+/// The refusal of a plain message while calls wait.
+pub(crate) fn refusal(waiting: &PendingApproval) -> ApiError {
+    let request = &waiting.request;
     let calls = calls_of(request).iter().map(|call| (call.id.clone(), call.name.clone())).collect();
-    Some(ApiError::PendingApproval(Box::new(PendingCalls { request: request.id, run: request.run_id, calls })))
+    ApiError::PendingApproval(Box::new(PendingCalls { request: request.id, run: request.run_id, calls }))
 }
 
 /// What stands for the input of a request that only repeats answers: the agent goes on.
@@ -84,9 +90,9 @@ fn calls_of(request: &Message) -> &[ToolCall] {
 
 /// Whether the results of these calls are in one of the latest messages, where those of the calls that ran beside them,
 /// and needed no answer, are too.
-async fn are_repeated(app: &App, agent: &Agent, answers: &[CallAnswer]) -> Result<bool, ApiError> {
+async fn are_repeated(app: &App, thread: Thread, answers: &[CallAnswer]) -> Result<bool, ApiError> {
     let page = Page { after: None, before: None, limit: LATEST, order: Order::Descending };
-    let latest = app.services.store.messages(&MessageFilter { agent: agent.id, run: None }, &page).await?;
+    let latest = app.services.store.messages(&MessageFilter::thread(thread), &page).await?;
     let answered: BTreeSet<&str> = answers.iter().map(CallAnswer::call_id).collect();
     Ok(latest.iter().any(|message| match &message.body {
         Body::ToolReturns(returns) => {

@@ -1,11 +1,12 @@
 //! Cancels runs (api/03 §4). The wish is durable before anything else happens, so that it survives everything.
 
-use holdfast_shared::domain::agent::Agent;
+use holdfast_shared::domain::agent::PendingApproval;
 use holdfast_shared::domain::ids::{AgentId, RunId};
 use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::run::{Outcome, Run, RunStatus};
 use holdfast_shared::domain::stop_reason::StopReason;
 use holdfast_shared::domain::tenant::TenantId;
+use holdfast_shared::domain::thread::ThreadScope;
 use holdfast_shared::ports::seams::Seams;
 use holdfast_shared::ports::signals::Signal;
 use holdfast_shared::ports::store::{ApprovalCancel, CancelRequest, RunEnd, RunFilter};
@@ -42,11 +43,18 @@ pub(crate) async fn cancel_waiting(app: &App, run: RunId) -> Result<bool, ApiErr
     Ok(true)
 }
 
-/// Cancels all active runs of an agent, and the one whose calls wait for the client; tells which.
-pub(crate) async fn cancel_all(app: &App, tenant: &TenantId, agent: &Agent) -> Result<Vec<RunId>, ApiError> {
+/// Cancels all active runs of an agent in these threads, and the run whose calls wait for the client; tells which.
+pub(crate) async fn cancel_all(
+    app: &App,
+    tenant: &TenantId,
+    agent: AgentId,
+    threads: ThreadScope,
+    waiting: Option<&PendingApproval>,
+) -> Result<Vec<RunId>, ApiError> {
     let filter = RunFilter {
-        agents: vec![agent.id],
+        agents: vec![agent],
         statuses: vec![RunStatus::Created, RunStatus::Running],
+        threads,
         ..RunFilter::default()
     };
     // The newest first: were the oldest to end first, a worker could take up the next one only to drop it again.
@@ -56,7 +64,7 @@ pub(crate) async fn cancel_all(app: &App, tenant: &TenantId, agent: &Agent) -> R
     for run in &runs {
         cancel_active(app, *run).await?;
     }
-    let asked = agent.pending_approval.as_ref().and_then(|pending| pending.request.run_id);
+    let asked = waiting.and_then(|pending| pending.request.run_id);
     if let Some(run) = asked
         && cancel_waiting(app, run).await?
     {

@@ -1,13 +1,13 @@
 //! Accepts a run: the checks in the contract's order (api/01 §6), then run, input and intent in one transaction.
 
-use holdfast_shared::domain::agent::Agent;
-use holdfast_shared::domain::ids::AgentId;
+use holdfast_shared::domain::agent::{Agent, PendingApproval};
 use holdfast_shared::domain::message::{Body, Labels, Message};
 use holdfast_shared::domain::run::{Attachment, Run, RunRequest, RunType, Speech, StreamMode};
 use holdfast_shared::domain::tenant::TenantId;
+use holdfast_shared::domain::thread::Thread;
 use holdfast_shared::ports::seams::Seams;
 use holdfast_shared::ports::store::{Accepted, NewRun, RequestKey};
-use holdfast_shared::wire::request::{InputMessage, InputRole, SendRequest};
+use holdfast_shared::wire::request::{InputMessage, SendRequest};
 use sha2::{Digest, Sha256};
 
 use super::answers::{self, Answered};
@@ -18,8 +18,10 @@ use crate::error::ApiError;
 pub(crate) struct StartRun {
     /// Who wants it.
     pub(crate) tenant: TenantId,
-    /// The agent that shall run.
-    pub(crate) agent: AgentId,
+    /// The thread that shall have it.
+    pub(crate) thread: Thread,
+    /// Most runs of the thread that may be created or running, this one included.
+    pub(crate) max_queued: u32,
     /// What is asked for.
     pub(crate) request: SendRequest,
     /// The path that it came by.
@@ -50,14 +52,16 @@ impl Started {
 /// Accepts a run, or finds the one that the same request made before.
 pub(crate) async fn start_run(app: &App, wish: StartRun) -> Result<Started, ApiError> {
     let services = &app.services;
-    let StartRun { tenant, agent: agent_id, mut request, run_type, trace, is_retry } = wish;
+    let StartRun { tenant, thread, max_queued, mut request, run_type, trace, is_retry } = wish;
+    let agent_id = thread.agent;
     let agent = services.store.agent(&tenant, agent_id).await?.ok_or(ApiError::NoAgent)?;
+    let waiting = waiting(app, &tenant, thread, &agent).await?;
     if let Some(model) = &request.override_model
         && !services.catalogue.knows(model).await
     {
         return Err(ApiError::NoModel(model.clone()));
     }
-    let key = request_key(agent_id, &request);
+    let key = request_key(thread, &request);
     if let Some(key) = &key {
         match services.store.run_by_key(agent_id, key).await? {
             None => {}
@@ -68,11 +72,11 @@ pub(crate) async fn start_run(app: &App, wish: StartRun) -> Result<Started, ApiE
     }
     let content = joinable_content(run_type, key.as_ref(), &request);
     if let Some(content) = content.as_deref().filter(|_| is_retry)
-        && let Some(run) = services.store.active_run_by_content(agent_id, content).await?
+        && let Some(run) = services.store.active_run_by_content(thread, content).await?
     {
         return Ok(known(run));
     }
-    let answered = answers::resolve(app, &agent, &mut request).await?;
+    let answered = answers::resolve(app, thread, waiting.as_ref(), &mut request).await?;
     request.check_content()?;
     // After the look-ups of repeats, which compare the request as it was sent and fetch nothing.
     services.images.inline(&mut request).await?;
@@ -83,7 +87,7 @@ pub(crate) async fn start_run(app: &App, wish: StartRun) -> Result<Started, ApiE
     }
     let input = input(&mut request, &agent, &answered, &services.seams);
     let run_request = run_request(request, &agent, run_type, attachment, answered);
-    let new = NewRun::new(tenant.clone(), agent_id, run_request, input, app.options.max_queued_runs, &services.seams);
+    let new = NewRun::new(tenant.clone(), thread, run_request, input, max_queued, &services.seams);
     let new = NewRun { key, content, trace, ..new };
     match services.store.accept_run(&new).await? {
         Accepted::New(entry) => {
@@ -95,15 +99,29 @@ pub(crate) async fn start_run(app: &App, wish: StartRun) -> Result<Started, ApiE
         Accepted::Known(run) => Ok(known(*run)),
         Accepted::KeyReused(run) => Err(ApiError::KeyReused(run)),
         Accepted::NoAgent => Err(ApiError::NoAgent),
+        Accepted::NoConversation => Err(ApiError::NO_CONVERSATION),
         Accepted::TooMany(run) => Err(ApiError::Busy(run)),
         Accepted::BeingAnswered(run) => Err(ApiError::BeingAnswered(run)),
         Accepted::NothingPending => Err(ApiError::NothingAwaitingApproval),
         // The calls began to wait just now.
         Accepted::ApprovalPending(_) => {
             let agent = services.store.agent(&tenant, agent_id).await?.ok_or(ApiError::NoAgent)?;
-            Err(answers::pending(&agent).unwrap_or(ApiError::Busy(new.run.id)))
+            let waiting = self::waiting(app, &tenant, thread, &agent).await?;
+            Err(waiting.as_ref().map_or(ApiError::Busy(new.run.id), answers::refusal))
         }
     }
+}
+
+/// The calls of a thread that wait for the client.
+async fn waiting(
+    app: &App,
+    tenant: &TenantId,
+    thread: Thread,
+    agent: &Agent,
+) -> Result<Option<PendingApproval>, ApiError> {
+    let Some(id) = thread.conversation else { return Ok(agent.pending_approval.clone()) };
+    let conversation = app.services.store.conversation(tenant, id).await?.ok_or(ApiError::NO_CONVERSATION)?;
+    Ok(conversation.pending_approval)
 }
 
 fn known(run: Run) -> Started {
@@ -114,24 +132,32 @@ fn known(run: Run) -> Started {
 const fn attachment(run_type: RunType, background: bool) -> Attachment {
     match (run_type, background) {
         (RunType::SendMessageAsync, _) | (_, true) => Attachment::Background,
-        (RunType::SendMessage | RunType::SendMessageStreaming, false) => Attachment::Foreground,
+        (RunType::SendMessage | RunType::SendMessageStreaming | RunType::SendConversationMessage, false) => {
+            Attachment::Foreground
+        }
     }
 }
 
 /// The idempotency key of a request; `None` unless the client gave every message an `otid` (api/03 §6).
-fn request_key(agent: AgentId, request: &SendRequest) -> Option<RequestKey> {
+fn request_key(thread: Thread, request: &SendRequest) -> Option<RequestKey> {
     let otids = request.otids()?;
     // JSON keeps the parts apart whatever they hold.
-    Some(RequestKey { key: sha256_hex(&(agent, otids))?, content: sha256_hex(request)? })
+    let key = match thread.conversation {
+        None => sha256_hex(&(thread.agent, otids)),
+        Some(conversation) => sha256_hex(&(thread.agent, conversation, otids)),
+    };
+    Some(RequestKey { key: key?, content: sha256_hex(request)? })
 }
 
 /// By what a repeat finds the run of a request that waits for its answer and has no key. The SDKs give such a request up
 /// after a minute of silence and send it again; it must not run twice for that (api/00 §5).
 fn joinable_content(run_type: RunType, key: Option<&RequestKey>, request: &SendRequest) -> Option<String> {
-    match (run_type, key) {
-        (RunType::SendMessage, None) => sha256_hex(request),
-        _ => None,
-    }
+    let waits = match run_type {
+        RunType::SendMessage => true,
+        RunType::SendConversationMessage => !request.streaming,
+        RunType::SendMessageStreaming | RunType::SendMessageAsync => false,
+    };
+    if waits && key.is_none() { sha256_hex(request) } else { None }
 }
 
 fn sha256_hex(value: &impl serde::Serialize) -> Option<String> {
@@ -153,15 +179,7 @@ fn input(request: &mut SendRequest, agent: &Agent, answered: &Answered, seams: &
     let mut input = Vec::with_capacity(request.input.len());
     for given in std::mem::take(&mut request.input) {
         input.push(match given {
-            InputMessage::Message { role: InputRole::User, content, labels } => {
-                message(Body::User(content), labels, None)
-            }
-            InputMessage::Message { role: InputRole::System, content, labels } => {
-                message(Body::System(content), labels, None)
-            }
-            InputMessage::Message { role: InputRole::Assistant, content, labels } => {
-                message(Body::History(content), labels, None)
-            }
+            InputMessage::Message { role, content, labels } => message(role.body(content), labels, None),
             InputMessage::Answers { answers, labels } => {
                 message(Body::ApprovalResponse(answers), labels, answered.answering().map(|answering| answering.step))
             }
@@ -208,11 +226,12 @@ fn run_request(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_shared::domain::ids::AgentId;
     use serde_json::{Value, json};
 
     fn key(body: &Value) -> Option<RequestKey> {
         let agent: AgentId = "agent-123e4567-e89b-42d3-8456-426614174000".parse().expect("an id");
-        request_key(agent, &SendRequest::parse(body).expect("a request"))
+        request_key(Thread::own(agent), &SendRequest::parse(body).expect("a request"))
     }
 
     #[test]

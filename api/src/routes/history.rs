@@ -5,6 +5,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use holdfast_shared::domain::message::{MessageType, Role};
 use holdfast_shared::domain::page::Order;
+use holdfast_shared::domain::tenant::TenantId;
+use holdfast_shared::domain::thread::ThreadScope;
 use holdfast_shared::ports::store::{FoundMessage, MessageScope, MessageSearch};
 use holdfast_shared::wire::response::shown_each;
 use holdfast_shared::wire::search::{SearchRequest, found};
@@ -22,12 +24,11 @@ pub(crate) async fn list(
     query: QueryFields,
 ) -> Result<Response, ApiError> {
     let include = query.message_types()?;
-    query.check_order_by()?;
+    query.check_order_by("created_at")?;
     let page = query.page(PAGE, Order::Descending)?;
-    if is_elsewhere(query.one("conversation_id")) {
-        return Ok(show(&[], None));
-    }
-    let found = app.services.store.find_messages(&tenant, &MessageScope::Everything, &page).await?;
+    let threads = query.threads()?;
+    check_known(&app, &tenant, threads).await?;
+    let found = app.services.store.find_messages(&tenant, &MessageScope::Threads(threads), &page).await?;
     Ok(show(&found, include.as_deref()))
 }
 
@@ -47,9 +48,7 @@ pub(crate) async fn search(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let request = SearchRequest::parse(&body)?;
-    if is_elsewhere(request.conversation.as_deref()) {
-        return Ok(show(&[], None));
-    }
+    check_known(&app, &tenant, request.threads).await?;
     let ask = MessageSearch {
         query: Some(request.words.clone()),
         // A request for approval has what the model said and thought before it asked.
@@ -58,8 +57,9 @@ pub(crate) async fn search(
         until: request.until,
         limit: request.limit,
     };
-    let messages = app.services.store.search_all_messages(&tenant, request.agent, &ask).await?;
-    let told = messages.iter().flat_map(|one| found(&one.message, one.speech.as_ref(), &request.words));
+    let messages = app.services.store.search_all_messages(&tenant, request.agent, request.threads, &ask).await?;
+    let told =
+        messages.iter().flat_map(|one| found(&one.message, one.conversation, one.speech.as_ref(), &request.words));
     let told: Vec<_> = told.take(request.limit as usize).collect();
     Ok(Json(told).into_response())
 }
@@ -69,9 +69,12 @@ pub(crate) async fn refuse_change(_: Tenant, _: AgentPath, _: MessagePath) -> Ap
     ApiError::FixedMessage
 }
 
-/// Whether a conversation is meant that does not exist: there are none besides each agent's own.
-fn is_elsewhere(conversation: Option<&str>) -> bool {
-    conversation.is_some_and(|conversation| conversation != "default")
+/// Refuses a conversation that does not exist.
+async fn check_known(app: &App, tenant: &TenantId, threads: ThreadScope) -> Result<(), ApiError> {
+    if let ThreadScope::Conversation(id) = threads {
+        app.services.store.conversation(tenant, id).await?.ok_or(ApiError::NO_CONVERSATION)?;
+    }
+    Ok(())
 }
 
 /// Found messages as a list shows them.

@@ -5,12 +5,13 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use holdfast_shared::domain::agent::Agent;
-use holdfast_shared::domain::ids::{AgentId, MessageId};
+use holdfast_shared::domain::ids::{AgentId, MessageId, RunId};
 use holdfast_shared::domain::message::Message;
 use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::position::SeqId;
 use holdfast_shared::domain::run::{Run, RunState, RunType, Speech};
 use holdfast_shared::domain::tenant::TenantId;
+use holdfast_shared::domain::thread::{Thread, ThreadScope};
 use holdfast_shared::ports::store::{MessageFilter, MessageScope};
 use holdfast_shared::telemetry::traces::{self, TRACEPARENT};
 use holdfast_shared::wire::request::SendRequest;
@@ -38,7 +39,7 @@ pub(crate) async fn stream(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let request = SendRequest::parse(&body)?;
-    send_streaming(&app, tenant, agent, request, &headers).await
+    send_streaming(&app, Send::to_agent(&app, tenant, agent, RunType::SendMessageStreaming), request, &headers).await
 }
 
 /// One JSON answer after the run, or with `streaming` the same as [`stream`].
@@ -51,12 +52,10 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let request = SendRequest::parse(&body)?;
     if request.streaming {
-        return send_streaming(&app, tenant, agent, request, &headers).await;
+        let send = Send::to_agent(&app, tenant, agent, RunType::SendMessageStreaming);
+        return send_streaming(&app, send, request, &headers).await;
     }
-    check_without_streaming(&request)?;
-    let wish = wish(tenant.clone(), agent, request, RunType::SendMessage, &headers);
-    let run = start_run(&app, wish).await?.into_run();
-    answer(&app, &tenant, run).await
+    send_waiting(&app, Send::to_agent(&app, tenant, agent, RunType::SendMessage), request, &headers).await
 }
 
 /// The run at once.
@@ -72,8 +71,8 @@ pub(crate) async fn create_async(
     request.background = true;
     request.stream_tokens = false;
     request.include_pings = true;
-    let wish = wish(tenant, agent, request, RunType::SendMessageAsync, &headers);
-    let run = start_run(&app, wish).await?.into_run();
+    let send = Send::to_agent(&app, tenant, agent, RunType::SendMessageAsync);
+    let run = start_run(&app, send.wish(request, &headers)).await?.into_run();
     Ok(Json(wire_run::run(&run)))
 }
 
@@ -87,17 +86,23 @@ pub(crate) async fn list(
     let (page, is_reversed) = list_page(query.order()?, query.id("after")?, query.id("before")?, query.limit(PAGE)?);
     let found = app.services.store.agent(&tenant, agent).await?.ok_or(ApiError::NoAgent)?;
     let speech = speech(&query, &found)?;
-    query.check_order_by()?;
+    query.check_order_by("created_at")?;
     // All that is stored is listed, failed calls of tools included: of failed steps nothing is kept that could be added.
     query.boolean("include_err")?;
-    // There is no conversation besides the agent's own.
-    if query.one("conversation_id").is_some_and(|conversation| conversation != "default") {
-        return Err(ApiError::Unknown("the conversation"));
-    }
+    let threads = query.threads()?;
+    let filter = match threads {
+        ThreadScope::All => MessageFilter::agent(agent),
+        ThreadScope::Own => MessageFilter::thread(Thread::own(agent)),
+        ThreadScope::Conversation(id) => {
+            let known = app.services.store.conversation(&tenant, id).await?;
+            let known = known.filter(|known| known.agent_id == agent).ok_or(ApiError::NO_CONVERSATION)?;
+            MessageFilter::thread(known.thread())
+        }
+    };
     let mut messages = match query.one("group_id") {
-        None => app.services.store.messages(&MessageFilter { agent, run: None }, &page).await?,
+        None => app.services.store.messages(&filter, &page).await?,
         Some(group) => {
-            let scope = MessageScope::Group { agent, group: group.to_owned() };
+            let scope = MessageScope::Group { agent, threads, group: group.to_owned() };
             let found = app.services.store.find_messages(&tenant, &scope, &page).await?;
             found.into_iter().map(|one| one.message).collect()
         }
@@ -109,7 +114,7 @@ pub(crate) async fn list(
 }
 
 /// How calls of a legacy agent's message tool are listed (api/01 §1).
-fn speech(query: &QueryFields, agent: &Agent) -> Result<Option<Speech>, ApiError> {
+pub(super) fn speech(query: &QueryFields, agent: &Agent) -> Result<Option<Speech>, ApiError> {
     let is_wanted = query.boolean("use_assistant_message")?.unwrap_or(true);
     let word = |name: &str, usual: String| query.one(name).map_or(usual, str::to_owned);
     let Speech { tool, argument } = Speech::usual();
@@ -129,12 +134,9 @@ pub(crate) async fn cancel(
     let found = app.services.store.agent(&tenant, agent).await?.ok_or(ApiError::NoAgent)?;
     let mut answer = Map::new();
     let Some(ids) = ids else {
-        let cancelled = cancel_runs::cancel_all(&app, &tenant, &found).await?;
-        if cancelled.is_empty() {
-            return Err(ApiError::NothingToCancel(agent));
-        }
-        answer.extend(cancelled.iter().map(|run| (run.to_string(), Value::from("cancelled"))));
-        return Ok(Json(answer));
+        let waiting = found.pending_approval.as_ref();
+        let cancelled = cancel_runs::cancel_all(&app, &tenant, agent, ThreadScope::All, waiting).await?;
+        return cancelled_runs(agent, &cancelled).map(Json);
     };
     for text in ids {
         let is_cancelled = match text.parse() {
@@ -146,32 +148,70 @@ pub(crate) async fn cancel(
     Ok(Json(answer))
 }
 
-async fn send_streaming(
+/// What a cancel of all active runs answers.
+pub(super) fn cancelled_runs(agent: AgentId, cancelled: &[RunId]) -> Result<Map<String, Value>, ApiError> {
+    if cancelled.is_empty() {
+        return Err(ApiError::NothingToCancel(agent));
+    }
+    Ok(cancelled.iter().map(|run| (run.to_string(), Value::from("cancelled"))).collect())
+}
+
+/// A send: by whom, to which thread, and by which path.
+pub(super) struct Send {
+    pub(super) tenant: TenantId,
+    pub(super) thread: Thread,
+    pub(super) run_type: RunType,
+    /// Most runs of the thread that may be created or running.
+    pub(super) max_queued: u32,
+}
+
+impl Send {
+    /// To an agent's own thread, where requests queue up.
+    fn to_agent(app: &App, tenant: TenantId, agent: AgentId, run_type: RunType) -> Self {
+        Self { tenant, thread: Thread::own(agent), run_type, max_queued: app.options.max_queued_runs }
+    }
+
+    fn wish(self, request: SendRequest, headers: &HeaderMap) -> StartRun {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let is_retry = text("x-stainless-retry-count").is_some_and(|count| count != "0");
+        let Self { tenant, thread, run_type, max_queued } = self;
+        if is_retry {
+            // Without otids a repeated stream cannot be told from a new one: who wonders about double runs finds this
+            // line.
+            tracing::info!(agent.id = %thread.agent, "an SDK repeats a request");
+        }
+        // The form has a fixed length in every version that exists; anything longer is not one.
+        let given = || text(TRACEPARENT).filter(|trace| trace.len() <= 64).map(str::to_owned);
+        let trace = traces::current().or_else(given);
+        StartRun { tenant, thread, max_queued, request, run_type, trace, is_retry }
+    }
+}
+
+/// Answers with the stream of the run.
+pub(super) async fn send_streaming(
     app: &App,
-    tenant: TenantId,
-    agent: AgentId,
+    send: Send,
     request: SendRequest,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
     let pings = if request.include_pings { Pings::Events } else { Pings::Comments };
-    let wish = wish(tenant, agent, request, RunType::SendMessageStreaming, headers);
-    let run = start_run(app, wish).await?.into_run();
+    let run = start_run(app, send.wish(request, headers)).await?.into_run();
     let id = run.id;
     let options = StreamOptions { after: SeqId::START, pings, id_lines: IdLines::Hidden };
     app.services.hub.stream(run, options).await.map_err(|error| ApiError::of_fanout(error, id))
 }
 
-fn wish(tenant: TenantId, agent: AgentId, request: SendRequest, run_type: RunType, headers: &HeaderMap) -> StartRun {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let is_retry = text("x-stainless-retry-count").is_some_and(|count| count != "0");
-    if is_retry {
-        // Without otids a repeated stream cannot be told from a new one: who wonders about double runs finds this line.
-        tracing::info!(agent.id = %agent, "an SDK repeats a request");
-    }
-    // The form has a fixed length in every version that exists; anything longer is not one.
-    let given = || text(TRACEPARENT).filter(|trace| trace.len() <= 64).map(str::to_owned);
-    let trace = traces::current().or_else(given);
-    StartRun { tenant, agent, request, run_type, trace, is_retry }
+/// Answers with all that came of the run, when it has ended.
+pub(super) async fn send_waiting(
+    app: &App,
+    send: Send,
+    request: SendRequest,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    check_without_streaming(&request)?;
+    let tenant = send.tenant.clone();
+    let run = start_run(app, send.wish(request, headers)).await?.into_run();
+    answer(app, &tenant, run).await
 }
 
 /// What makes no sense without a stream (api/03 §7).
@@ -206,7 +246,7 @@ async fn answer(app: &App, tenant: &TenantId, run: Run) -> Result<Response, ApiE
 }
 
 pub(super) async fn messages_of(app: &App, run: &Run) -> Result<Vec<Message>, ApiError> {
-    let filter = MessageFilter { agent: run.agent_id, run: Some(run.id) };
+    let filter = MessageFilter::run(run.agent_id, run.id);
     let mut messages: Vec<Message> = Vec::new();
     loop {
         let after = messages.last().map(|message| message.id);

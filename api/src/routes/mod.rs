@@ -8,12 +8,14 @@ use crate::App;
 
 pub(crate) mod agents;
 pub(crate) mod blocks;
+pub(crate) mod conversations;
 pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod messages;
 pub(crate) mod models;
 pub(crate) mod runs;
 pub(crate) mod steps;
+pub(crate) mod tags;
 pub(crate) mod tools;
 
 /// What the catalogue knows, as answers show it.

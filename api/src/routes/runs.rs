@@ -36,14 +36,10 @@ pub(crate) async fn list(
     query: QueryFields,
 ) -> Result<Json<Vec<Value>>, ApiError> {
     let filter = run_filter(&query)?;
-    query.check_order_by()?;
+    query.check_order_by("created_at")?;
     let mut page = query.page(PAGE, Order::Descending)?;
     if query.boolean("ascending")? == Some(true) {
         page.order = Order::Ascending;
-    }
-    // There are no conversations besides each agent's own.
-    if query.one("conversation_id").is_some_and(|conversation| conversation != "default") {
-        return Ok(Json(Vec::new()));
     }
     let runs = app.services.store.runs(&tenant, &filter, &page).await?;
     Ok(Json(runs.iter().map(wire::run).collect()))
@@ -59,7 +55,7 @@ pub(crate) async fn list_active(
         agents: query.id("agent_id")?.into_iter().collect(),
         statuses: vec![RunStatus::Created, RunStatus::Running],
         background: query.boolean("background")?,
-        stop_reason: None,
+        ..RunFilter::default()
     };
     let page = Page { after: None, before: None, limit: PAGE, order: Order::Descending };
     let runs = app.services.store.runs(&tenant, &filter, &page).await?;
@@ -80,6 +76,7 @@ fn run_filter(query: &QueryFields) -> Result<RunFilter, ApiError> {
         statuses,
         background: query.boolean("background")?,
         stop_reason: query.word("stop_reason", StopReason::parse)?,
+        threads: query.threads()?,
     })
 }
 
@@ -114,10 +111,10 @@ pub(crate) async fn messages(
     RunPath(id): RunPath,
     query: QueryFields,
 ) -> Result<Response, ApiError> {
-    query.check_order_by()?;
+    query.check_order_by("created_at")?;
     let page = query.page(PAGE, Order::Ascending)?;
     let run = find(&app, &tenant, id).await?;
-    let filter = MessageFilter { agent: run.agent_id, run: Some(id) };
+    let filter = MessageFilter::run(run.agent_id, id);
     let messages = app.services.store.messages(&filter, &page).await?;
     Ok(Json(shown(&messages, run.request.include_types.as_deref(), run.request.speech.as_ref())).into_response())
 }
@@ -128,7 +125,7 @@ pub(crate) async fn steps(
     RunPath(id): RunPath,
     query: QueryFields,
 ) -> Result<Json<Vec<Value>>, ApiError> {
-    query.check_order_by()?;
+    query.check_order_by("created_at")?;
     let page = query.page(PAGE, Order::Descending)?;
     find(&app, &tenant, id).await?;
     let steps = app.services.store.steps(id, &page).await?;
@@ -192,34 +189,27 @@ pub(crate) async fn resume(
     let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let is_event_source = method == Method::GET && accepted.any(|value| value.contains("text/event-stream"));
     let id_lines = if is_event_source { IdLines::Shown } else { IdLines::Hidden };
-    open(&app, &tenant, id, after, include_pings, id_lines).await
+    let pings = if include_pings { Pings::Events } else { Pings::Comments };
+    let run = find(&app, &tenant, id).await?;
+    open(&app, run, StreamOptions { after, pings, id_lines }).await
 }
 
 /// The cursor: of the body, else of the header, else of the query. An `EventSource` repeats its URL as it was, so that
 /// the header is the newer of the two.
-fn starting_after(body: &ResumeBody, query: &QueryFields, headers: &HeaderMap) -> Result<SeqId, ApiError> {
+pub(super) fn starting_after(body: &ResumeBody, query: &QueryFields, headers: &HeaderMap) -> Result<SeqId, ApiError> {
     let from_query = query.word("starting_after", |word| word.parse::<i64>().ok())?;
     let from_header = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.trim().parse::<i64>().ok());
     Ok(body.starting_after.or(from_header.map(cursor)).or(from_query.map(cursor)).unwrap_or(SeqId::START))
 }
 
-async fn open(
-    app: &App,
-    tenant: &TenantId,
-    id: RunId,
-    after: SeqId,
-    include_pings: bool,
-    id_lines: IdLines,
-) -> Result<Response, ApiError> {
-    let run = find(app, tenant, id).await?;
+pub(super) async fn open(app: &App, run: Run, options: StreamOptions) -> Result<Response, ApiError> {
     if !wire::is_background(&run) {
         return Err(ApiError::NotBackground);
     }
-    let pings = if include_pings { Pings::Events } else { Pings::Comments };
-    let options = StreamOptions { after, pings, id_lines };
+    let id = run.id;
     app.services.hub.stream(run, options).await.map_err(|error| ApiError::of_fanout(error, id))
 }
 
-async fn find(app: &App, tenant: &TenantId, id: RunId) -> Result<Run, ApiError> {
+pub(super) async fn find(app: &App, tenant: &TenantId, id: RunId) -> Result<Run, ApiError> {
     app.services.store.run(tenant, id).await?.ok_or(ApiError::NoRun(id))
 }

@@ -28,7 +28,7 @@ pub(crate) async fn list(
     query: QueryFields,
 ) -> Result<Json<Vec<Value>>, ApiError> {
     let filter = filter(&query)?;
-    query.check_order_by()?;
+    query.check_order_by("created_at")?;
     let page = query.page(PAGE, Order::Descending)?;
     // There are no projects here, so no step belongs to one.
     if query.one("project_id").is_some() {
@@ -67,7 +67,7 @@ pub(crate) async fn messages(
     StepPath(id): StepPath,
     query: QueryFields,
 ) -> Result<Response, ApiError> {
-    query.check_order_by()?;
+    query.check_order_by("created_at")?;
     let page = query.page(MESSAGES, Order::Ascending)?;
     find(&app, &tenant, id).await?;
     let found = app.services.store.find_messages(&tenant, &MessageScope::Step(id), &page).await?;

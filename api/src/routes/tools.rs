@@ -65,7 +65,7 @@ pub(crate) async fn list(
     Tenant(tenant): Tenant,
     query: QueryFields,
 ) -> Result<Json<Vec<Value>>, ApiError> {
-    check_order_by(&query)?;
+    query.check_order_by("created_at")?;
     let page = query.page(50, Order::Descending)?;
     let tools = app.services.store.tools(&tenant, &filter(&query)?, &page).await?;
     Ok(Json(tools.iter().map(tool::object).collect()))
@@ -88,11 +88,6 @@ fn filter(query: &QueryFields) -> Result<ToolFilter, ApiError> {
         search: query.one("search").map(str::to_owned),
         tool_types: tool::filter_types(query.all("tool_types"), query.all("exclude_tool_types"), only_own)?,
     })
-}
-
-/// Tools are listed in one order only.
-fn check_order_by(query: &QueryFields) -> Result<(), ApiError> {
-    query.word("order_by", |word| (word == "created_at").then_some(())).map(|_| ())
 }
 
 pub(crate) async fn update(
@@ -127,7 +122,7 @@ pub(crate) async fn list_attached(
     AgentPath(id): AgentPath,
     query: QueryFields,
 ) -> Result<Json<Vec<Value>>, ApiError> {
-    check_order_by(&query)?;
+    query.check_order_by("created_at")?;
     let page = query.page(10, Order::Descending)?;
     let mut tools = app.services.store.agent(&tenant, id).await?.ok_or(ApiError::NoAgent)?.tools;
     tools.sort_by_key(|tool| (tool.created_at, tool.id));

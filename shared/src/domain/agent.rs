@@ -118,6 +118,35 @@ pub struct AgentSettings {
     pub other: serde_json::Map<String, serde_json::Value>,
 }
 
+/// What an agent's settings can refer to that is not kept here; lists can be filtered by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReferenceKind {
+    /// The project that the client counts it to.
+    Project,
+    /// The template that it comes from.
+    Template,
+    /// The template that its template comes from.
+    BaseTemplate,
+    /// Somebody whom it belongs to.
+    Identity,
+}
+
+impl ReferenceKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Project, Self::Template, Self::BaseTemplate, Self::Identity];
+
+    /// The setting that has it, a text or a list of texts.
+    #[must_use]
+    pub const fn setting(self) -> &'static str {
+        match self {
+            Self::Project => "project_id",
+            Self::Template => "template_id",
+            Self::BaseTemplate => "base_template_id",
+            Self::Identity => "identity_ids",
+        }
+    }
+}
+
 /// Whether agents of this type run the legacy loop, in which every turn is a tool call and the user is told things by
 /// one (api/05 §9). All others run the loop of `letta_v1_agent`.
 #[must_use]
@@ -137,6 +166,21 @@ impl AgentSettings {
         if tool.options.default_requires_approval == Some(true) {
             self.set_approval(name, true);
         }
+    }
+
+    /// What the settings refer to.
+    #[must_use]
+    pub fn references(&self) -> Vec<(ReferenceKind, &str)> {
+        let mut references = Vec::new();
+        for kind in ReferenceKind::ALL {
+            let said = match self.other.get(kind.setting()) {
+                Some(serde_json::Value::Array(items)) => items.as_slice(),
+                Some(value) => std::slice::from_ref(value),
+                None => &[],
+            };
+            references.extend(said.iter().filter_map(serde_json::Value::as_str).map(|text| (kind, text)));
+        }
+        references
     }
 
     /// Detaches a tool. Its rules stay, without effect until it is attached again (api/04 §2).

@@ -1,5 +1,7 @@
 //! Memory blocks: labelled text that stands in an agent's system prompt.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
@@ -10,7 +12,7 @@ use super::ids::BlockId;
 pub struct Block {
     /// Its id.
     pub id: BlockId,
-    /// Name inside the agent, unique there.
+    /// Name inside the agents that it is attached to, unique in each.
     pub label: String,
     /// The text.
     pub value: String,
@@ -22,7 +24,7 @@ pub struct Block {
     pub updated_at: Timestamp,
 }
 
-/// The parts of a block that nothing searches for.
+/// What a block has beside its label and its value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockDetails {
     /// Most characters of the value.
@@ -37,6 +39,37 @@ pub struct BlockDetails {
     pub tags: Vec<String>,
     /// Hidden from lists of the client's UI.
     pub hidden: Option<bool>,
+    /// Whether the client keeps it as a template.
+    #[serde(default)]
+    pub is_template: bool,
+    /// Its name as a template.
+    #[serde(default)]
+    pub template_name: Option<String>,
+    /// The project that the client counts it to.
+    #[serde(default)]
+    pub project_id: Option<String>,
+    /// Fields that are kept and shown without an effect here, by their name on the wire.
+    #[serde(default)]
+    pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+impl BlockDetails {
+    /// The details of a block of which only the limit is said.
+    #[must_use]
+    pub fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            description: None,
+            read_only: false,
+            metadata: None,
+            tags: Vec::new(),
+            hidden: None,
+            is_template: false,
+            template_name: None,
+            project_id: None,
+            other: serde_json::Map::new(),
+        }
+    }
 }
 
 /// Why a new value is refused.
@@ -52,7 +85,7 @@ pub enum BlockWriteError {
         /// The block.
         label: String,
     },
-    /// Another block of the agent has the label.
+    /// Another block of an agent that this one is attached to, or is to be, has the label.
     #[error("the agent has another block with the label '{0}'")]
     LabelTaken(String),
 }
@@ -76,10 +109,18 @@ pub struct BlockChange {
     pub tags: Option<Vec<String>>,
     /// Hidden from lists of the client's UI.
     pub hidden: Option<bool>,
+    /// Whether it is a template.
+    pub is_template: Option<bool>,
+    /// New name as a template.
+    pub template_name: Option<String>,
+    /// New project.
+    pub project_id: Option<String>,
+    /// Fields without an effect here.
+    pub other: serde_json::Map<String, serde_json::Value>,
 }
 
 impl BlockChange {
-    /// The block after the change; `all` are the blocks of its agent.
+    /// The block after the change; `all` are the blocks of the agents that it is attached to.
     ///
     /// # Errors
     /// The value would be longer than the limit, or the label is another block's.
@@ -89,6 +130,8 @@ impl BlockChange {
             return Err(BlockWriteError::LabelTaken(label));
         }
         let before = &block.details;
+        let mut other = before.other.clone();
+        other.extend(self.other.clone());
         let after = Block {
             id: block.id,
             label,
@@ -100,6 +143,10 @@ impl BlockChange {
                 metadata: self.metadata.clone().or_else(|| before.metadata.clone()),
                 tags: self.tags.clone().unwrap_or_else(|| before.tags.clone()),
                 hidden: self.hidden.or(before.hidden),
+                is_template: self.is_template.unwrap_or(before.is_template),
+                template_name: self.template_name.clone().or_else(|| before.template_name.clone()),
+                project_id: self.project_id.clone().or_else(|| before.project_id.clone()),
+                other,
             },
             created_at: block.created_at,
             updated_at: now,
@@ -110,6 +157,16 @@ impl BlockChange {
 }
 
 impl Block {
+    /// Whether prompts show both in the same way.
+    #[must_use]
+    pub fn reads_like(&self, other: &Self) -> bool {
+        let shown = |block: &Self| (block.details.limit, block.details.read_only);
+        self.label == other.label
+            && self.value == other.value
+            && self.details.description == other.details.description
+            && shown(self) == shown(other)
+    }
+
     /// Checks a new value against the limit (api/04 §3: V shows it and enforces it nowhere, here it is enforced).
     ///
     /// # Errors
@@ -117,6 +174,13 @@ impl Block {
     pub fn check_value(&self, value: &str) -> Result<(), BlockWriteError> {
         check_length(&self.label, value, self.details.limit)
     }
+}
+
+/// A label that two of an agent's blocks have, if there is one.
+#[must_use]
+pub fn double_label(blocks: &[Block]) -> Option<&str> {
+    let mut seen = HashSet::new();
+    blocks.iter().map(|block| block.label.as_str()).find(|label| !seen.insert(*label))
 }
 
 /// Checks a value against a limit in characters.

@@ -80,6 +80,8 @@ id_types! {
     AgentId = "agent";
     /// A memory block.
     BlockId = "block";
+    /// A conversation.
+    ConversationId = "conv";
     /// A stored message; several shown messages can share it.
     MessageId = "message";
     /// A keep-alive or opening ping.

@@ -34,6 +34,8 @@ pub const PRINTED_LINES: usize = 10_000;
 pub const PYTHON_TRACE_BYTES: usize = 16 * 1024;
 /// Default limit of a memory block in characters (api/04 §1.2).
 pub const BLOCK_CHARS: u64 = 100_000;
+/// Most characters of the label of a memory block: it is a tag in the prompt, and a key in the databases.
+pub const BLOCK_LABEL_CHARS: usize = 256;
 /// Bytes of the answer of an HTTP tool that are read; a result of a million characters fits.
 pub const HTTP_TOOL_BYTES: usize = 4 * 1024 * 1024;
 /// Most bytes of an image in the result of a tool.

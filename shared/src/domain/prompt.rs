@@ -165,14 +165,7 @@ mod tests {
     }
 
     fn block(label: &str, description: &str) -> Block {
-        let details = BlockDetails {
-            limit: 100,
-            description: Some(description.to_owned()),
-            read_only: false,
-            metadata: None,
-            tags: Vec::new(),
-            hidden: None,
-        };
+        let details = BlockDetails { description: Some(description.to_owned()), ..BlockDetails::new(100) };
         let at = Timestamp::UNIX_EPOCH;
         let (label, value) = (label.to_owned(), "v".to_owned());
         Block { id: BlockId::from_uuid(UUID), label, value, details, created_at: at, updated_at: at }

@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::approval::Answering;
-use super::ids::{AgentId, RunId};
+use super::ids::{AgentId, ConversationId, RunId};
 use super::message::MessageType;
 use super::model::ModelHandle;
 use super::position::SeqId;
 use super::stop_reason::StopReason;
 use super::tenant::TenantId;
+use super::thread::Thread;
 use super::tool::{ToolCall, ToolSpec};
 use super::usage::RunUsage;
 
@@ -30,6 +31,8 @@ pub struct Run {
     pub tenant: TenantId,
     /// The agent that runs.
     pub agent_id: AgentId,
+    /// The conversation that it is part of; `None`: the agent's own thread.
+    pub conversation_id: Option<ConversationId>,
     /// What was asked for.
     pub request: RunRequest,
     /// Where it stands.
@@ -44,6 +47,14 @@ pub struct Run {
     pub created_at: Timestamp,
     /// From acceptance to the first event that a model made, in nanoseconds.
     pub ttft_ns: Option<i64>,
+}
+
+impl Run {
+    /// The thread whose line it stands in.
+    #[must_use]
+    pub const fn thread(&self) -> Thread {
+        Thread { agent: self.agent_id, conversation: self.conversation_id }
+    }
 }
 
 /// Where a run stands, with the data of that state.
@@ -151,6 +162,8 @@ pub enum RunType {
     SendMessageStreaming,
     /// The run record at once.
     SendMessageAsync,
+    /// A stream or one JSON answer, in a conversation.
+    SendConversationMessage,
 }
 
 /// What a run was asked to do; kept with the run as one document.

@@ -85,6 +85,13 @@ impl ToolReturn {
         Self { was_executed: false, ..Self::error(call, text) }
     }
 
+    /// The same call when it failed after all: its arguments cannot be carried out.
+    #[must_use]
+    pub fn failed(self, why: &str) -> Self {
+        let text = format!("Error executing function {}: ValueError: {why}", self.name);
+        Self { status: ToolStatus::Error, text, ..self }
+    }
+
     fn new(call: &ToolCall, status: ToolStatus, text: String) -> Self {
         Self {
             call_id: call.id.clone(),

@@ -10,10 +10,11 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
-use crate::domain::agent::{Agent, AgentSettings};
+use crate::domain::agent::{Agent, AgentSettings, ReferenceKind};
 use crate::domain::block::{Block, BlockChange, BlockWriteError};
+use crate::domain::conversation::{Conversation, ConversationChange};
 use crate::domain::event::Event;
-use crate::domain::ids::{AgentId, MessageId, RunId, StepId, ToolId, WorkerId};
+use crate::domain::ids::{AgentId, BlockId, ConversationId, MessageId, RunId, StepId, ToolId, WorkerId};
 use crate::domain::lease::{Lease, TakeoverAfter};
 use crate::domain::message::{Body, Message, Role};
 use crate::domain::model::ModelHandle;
@@ -24,6 +25,7 @@ use crate::domain::search_words::SearchWords;
 use crate::domain::step::{Feedback, OpenStep, Retry, Step, StepError, StepStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
+use crate::domain::thread::{Thread, ThreadScope};
 use crate::domain::tool::{Tool, ToolReturn};
 use crate::domain::usage::{RunUsage, Usage};
 use crate::ports::run_queue::RunHint;
@@ -39,6 +41,12 @@ pub enum StoreError {
     /// The cursor of a page names a row that does not exist.
     #[error("the cursor names an unknown id")]
     UnknownCursor,
+    /// Blocks that are to be attached do not exist.
+    #[error("there are no blocks {0:?}")]
+    UnknownBlocks(Vec<BlockId>),
+    /// Two blocks that are to be attached to one agent have this label.
+    #[error("two blocks of the agent would have the label '{0}'")]
+    LabelTwice(String),
     /// The database cannot be reached or refused for the moment.
     #[error("the database is unavailable: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -58,8 +66,55 @@ pub struct AgentFilter {
     pub tags: Vec<String>,
     /// Whether all tags must be there.
     pub match_all_tags: bool,
-    /// Order by the time of the last change rather than of creation.
-    pub order_by_updated: bool,
+    /// With this block attached.
+    pub block: Option<BlockId>,
+    /// The last run ended for this reason.
+    pub last_stop_reason: Option<StopReason>,
+    /// With all of these among what the settings refer to.
+    pub references: Vec<(ReferenceKind, String)>,
+    /// What the list is ordered by.
+    pub order_by: AgentOrder,
+}
+
+/// What a list of agents is ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AgentOrder {
+    /// When they were made.
+    #[default]
+    Creation,
+    /// When they were last changed.
+    Change,
+    /// When their last run ended; those that never ran come before all others.
+    Completion,
+}
+
+/// Which blocks to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BlockFilter {
+    /// Exactly this label.
+    pub label: Option<String>,
+    /// A part of the label, any case.
+    pub label_search: Option<String>,
+    /// A part of the value, any case.
+    pub value_search: Option<String>,
+    /// A part of the description, any case.
+    pub description_search: Option<String>,
+    /// Exactly this name as a template.
+    pub template_name: Option<String>,
+    /// Counted to this project.
+    pub project_id: Option<String>,
+    /// Only templates.
+    pub templates_only: bool,
+    /// These tags: any of them, or all.
+    pub tags: Vec<String>,
+    /// Whether all tags must be there.
+    pub match_all_tags: bool,
+    /// Attached to more agents than this.
+    pub agents_above: Option<i64>,
+    /// Attached to fewer agents than this.
+    pub agents_below: Option<i64>,
+    /// Attached to one of these numbers of agents; empty means all.
+    pub agents_exactly: Vec<i64>,
 }
 
 /// What becomes of an agent's settings: a pure function of them as they are inside the transaction, so that changes at
@@ -75,16 +130,41 @@ pub struct AgentChange<'a> {
     pub settings: Option<SettingsEdit<'a>>,
     /// The messages in context, whole; the first must be the system message.
     pub message_ids: Option<Vec<MessageId>>,
+    /// The blocks that are attached afterwards, in their order.
+    pub block_ids: Option<Vec<BlockId>>,
+    /// What its last run is said to have come to.
+    pub last_run: LastRun,
 }
 
-/// What came of a change of a memory block.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BlockChanged {
-    /// The block as it is now.
-    Changed(Block),
+/// What an agent's last run came to; `None` leaves a part as it is. An agent that never ran has none of them, so all
+/// three must be there for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LastRun {
+    /// Why it ended.
+    pub stop_reason: Option<StopReason>,
+    /// When it ended.
+    pub completion: Option<Timestamp>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: Option<i64>,
+}
+
+/// A block, by what a client names it by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockName<'a> {
+    /// Its id.
+    Id(BlockId),
+    /// Its label inside an agent.
+    Label(AgentId, &'a str),
+}
+
+/// What came of a change of a memory block, or of what it is attached to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BlockChanged<T = Block> {
+    /// What was changed, as it is now.
+    Changed(T),
     /// No such agent for this tenant.
     NoAgent,
-    /// The agent has no block with this label.
+    /// No such block for this tenant, or for this agent.
     NoBlock,
     /// Nothing changed, and why.
     Refused(BlockWriteError),
@@ -129,6 +209,53 @@ pub struct RunFilter {
     pub background: Option<bool>,
     /// Ended for this reason.
     pub stop_reason: Option<StopReason>,
+    /// Of these threads.
+    pub threads: ThreadScope,
+}
+
+/// What conversations are listed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ConversationOrder {
+    /// When they were made.
+    #[default]
+    Creation,
+    /// When their last message came; those without one count as made.
+    LastMessage,
+    /// When their last run ended; those without one count as made.
+    LastRun,
+}
+
+/// Which conversations to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ConversationFilter {
+    /// Of this agent.
+    pub agent: Option<AgentId>,
+    /// A part of the summary, any case.
+    pub summary: Option<String>,
+    /// Put away or not.
+    pub archived: Option<bool>,
+    /// The order.
+    pub order: ConversationOrder,
+}
+
+/// Where the messages of a new conversation come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fork {
+    /// The thread.
+    pub from: Thread,
+    /// The last message that is taken over; `None` means all.
+    pub until: Option<MessageId>,
+}
+
+/// What came of making a conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ConversationMade {
+    /// It is there.
+    Made(Box<Conversation>),
+    /// No such agent for this tenant.
+    NoAgent,
+    /// The fork's message is not in the thread that it names.
+    NoMessage,
 }
 
 /// Which messages of an agent to list.
@@ -136,19 +263,43 @@ pub struct RunFilter {
 pub struct MessageFilter {
     /// The agent.
     pub agent: AgentId,
+    /// Only those of this thread, in a fork also those that it shares; `None` means all of the agent.
+    pub thread: Option<Thread>,
     /// Only what this run brought or made.
     pub run: Option<RunId>,
+}
+
+impl MessageFilter {
+    /// All messages of an agent, in all of its threads.
+    #[must_use]
+    pub const fn agent(agent: AgentId) -> Self {
+        Self { agent, thread: None, run: None }
+    }
+
+    /// Those of a thread.
+    #[must_use]
+    pub const fn thread(thread: Thread) -> Self {
+        Self { agent: thread.agent, thread: Some(thread), run: None }
+    }
+
+    /// What a run brought or made.
+    #[must_use]
+    pub const fn run(agent: AgentId, run: RunId) -> Self {
+        Self { agent, thread: None, run: Some(run) }
+    }
 }
 
 /// Which messages to find across a tenant's agents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MessageScope {
-    /// All, in the order of their creation.
-    Everything,
+    /// All of these threads, in the order of their creation.
+    Threads(ThreadScope),
     /// Those of an agent that the client sent in a group, in the order of their creation.
     Group {
         /// The agent.
         agent: AgentId,
+        /// Its threads.
+        threads: ThreadScope,
         /// The group's id, as sent.
         group: String,
     },
@@ -161,6 +312,8 @@ pub enum MessageScope {
 pub struct FoundMessage {
     /// The message.
     pub message: Message,
+    /// The conversation that it was said in; `None`: the agent's own thread.
+    pub conversation: Option<ConversationId>,
     /// How its agent speaks, if it is of a legacy type.
     pub speech: Option<Speech>,
 }
@@ -260,7 +413,7 @@ pub struct NewRun {
     pub opening: Vec<Event>,
     /// W3C `traceparent` of the request.
     pub trace: Option<String>,
-    /// Most runs of the agent that may be created or running, this one included.
+    /// Most runs of the thread that may be created or running, this one included.
     pub max_queued: u32,
 }
 
@@ -269,7 +422,7 @@ impl NewRun {
     #[must_use]
     pub fn new(
         tenant: TenantId,
-        agent_id: AgentId,
+        thread: Thread,
         request: RunRequest,
         input: Vec<Message>,
         max_queued: u32,
@@ -281,7 +434,8 @@ impl NewRun {
         let run = Run {
             id,
             tenant,
-            agent_id,
+            agent_id: thread.agent,
+            conversation_id: thread.conversation,
             request,
             state: RunState::Created,
             cancel_requested: false,
@@ -305,7 +459,9 @@ pub enum Accepted {
     KeyReused(RunId),
     /// No such agent for this tenant.
     NoAgent,
-    /// The agent has too many runs waiting; this one is active.
+    /// No such conversation of the agent.
+    NoConversation,
+    /// The thread has too many runs waiting; this one is active.
     TooMany(RunId),
     /// Calls of the agent wait for the client's answer, which this run is not; they are in this message.
     ApprovalPending(MessageId),
@@ -454,6 +610,8 @@ pub enum ApprovalChange {
 pub struct ExpiredApproval {
     /// The agent's owner.
     pub tenant: TenantId,
+    /// Where they wait.
+    pub thread: Thread,
     /// The message that has them.
     pub request: Message,
 }
@@ -500,7 +658,8 @@ pub struct RunEnd {
     pub events: Vec<Event>,
 }
 
-/// A tool's edit of an agent's memory: a pure function of the blocks as they are inside the transaction.
+/// A tool's edit of an agent's memory: a pure function of the blocks as they are inside the transaction. It may be called
+/// more than once.
 pub type MemoryEdit<'a> = &'a (dyn Fn(&[Block]) -> EditOutcome + Send + Sync);
 
 /// What a memory tool wants.
@@ -532,8 +691,16 @@ pub struct Heartbeat {
 pub trait Store: Send + Sync + 'static {
     // Agents
 
-    /// Stores a new agent with its blocks, which are new as well, and its system message.
-    async fn create_agent(&self, tenant: &TenantId, agent: &Agent, system: &Message) -> Result<(), StoreError>;
+    /// Stores a new agent with its blocks, which are new as well, and the messages that it begins with: its system
+    /// message, and what is to stand behind it. Blocks that exist are attached before the new ones, and the system
+    /// message is compiled anew then. Answers the agent as it is stored.
+    async fn create_agent(
+        &self,
+        tenant: &TenantId,
+        agent: &Agent,
+        attached: &[BlockId],
+        messages: &[Message],
+    ) -> Result<Agent, StoreError>;
     /// An agent; `None` if this tenant has none of that id.
     async fn agent(&self, tenant: &TenantId, id: AgentId) -> Result<Option<Agent>, StoreError>;
     /// A page of agents.
@@ -543,6 +710,12 @@ pub trait Store: Send + Sync + 'static {
         filter: &AgentFilter,
         page: &Page<AgentId>,
     ) -> Result<Vec<Agent>, StoreError>;
+    /// How many agents there are.
+    async fn count_agents(&self, tenant: &TenantId, filter: &AgentFilter) -> Result<u64, StoreError>;
+    /// A page of the tags of the tenant's agents, each once, in the order of their bytes; `text` is a part of the tag. A
+    /// cursor need not be a tag that exists: it stands where it would stand.
+    async fn tags(&self, tenant: &TenantId, text: Option<&str>, page: &Page<String>)
+    -> Result<Vec<String>, StoreError>;
     /// Changes an agent and compiles its system message anew if the settings changed; `None` if there is none.
     async fn change_agent(
         &self,
@@ -551,25 +724,95 @@ pub trait Store: Send + Sync + 'static {
         change: &AgentChange<'_>,
         now: Timestamp,
     ) -> Result<Option<Agent>, StoreError>;
-    /// Deletes an agent; its runs and messages stay until retention takes them. Whether there was one.
+    /// Deletes an agent; its runs and messages stay until retention takes them, and its blocks stay. Whether there was
+    /// one.
     async fn delete_agent(&self, tenant: &TenantId, id: AgentId, now: Timestamp) -> Result<bool, StoreError>;
-    /// Compiles an agent's system message anew and says its text; `is_kept` stores it. `None` if there is no agent.
+    /// Compiles a thread's system message anew and says its text; `is_kept` stores it. `None` if there is no such thread.
     async fn recompile(
         &self,
         tenant: &TenantId,
-        id: AgentId,
+        thread: Thread,
         is_kept: bool,
         now: Timestamp,
     ) -> Result<Option<String>, StoreError>;
-    /// Changes a block of an agent's memory and compiles the system message anew.
+
+    // Blocks
+
+    /// Stores a new block, attached to nothing.
+    async fn create_block(&self, tenant: &TenantId, block: &Block) -> Result<(), StoreError>;
+    /// A block; `None` if this tenant has none of that id.
+    async fn block(&self, tenant: &TenantId, id: BlockId) -> Result<Option<Block>, StoreError>;
+    /// A page of blocks, in the order of their creation.
+    async fn blocks(
+        &self,
+        tenant: &TenantId,
+        filter: &BlockFilter,
+        page: &Page<BlockId>,
+    ) -> Result<Vec<Block>, StoreError>;
+    /// How many blocks there are.
+    async fn count_blocks(&self, tenant: &TenantId, filter: &BlockFilter) -> Result<u64, StoreError>;
+    /// Changes a block and compiles the system messages of all agents that have it anew, in one transaction.
     async fn change_block(
         &self,
         tenant: &TenantId,
-        agent: AgentId,
-        label: &str,
+        block: BlockName<'_>,
         change: &BlockChange,
         now: Timestamp,
     ) -> Result<BlockChanged, StoreError>;
+    /// Deletes a block and takes it from all agents that have it, in one transaction. Whether there was one.
+    async fn delete_block(&self, tenant: &TenantId, id: BlockId, now: Timestamp) -> Result<bool, StoreError>;
+    /// Attaches a block to an agent, behind those that it has; nothing changes if it has it.
+    async fn attach_block(
+        &self,
+        tenant: &TenantId,
+        agent: AgentId,
+        block: BlockId,
+        now: Timestamp,
+    ) -> Result<BlockChanged<Agent>, StoreError>;
+    /// Detaches a block from an agent; nothing changes if it has it not. The block stays.
+    async fn detach_block(
+        &self,
+        tenant: &TenantId,
+        agent: AgentId,
+        block: BlockId,
+        now: Timestamp,
+    ) -> Result<BlockChanged<Agent>, StoreError>;
+
+    // Conversations
+
+    /// Stores a new conversation, with a system message that is compiled for it; answers it as it is then. `None` if the
+    /// agent is unknown. `fork` names where its messages come from.
+    async fn create_conversation(
+        &self,
+        tenant: &TenantId,
+        conversation: &Conversation,
+        system: MessageId,
+        fork: Option<&Fork>,
+    ) -> Result<ConversationMade, StoreError>;
+    /// A conversation; `None` if this tenant has none of that id.
+    async fn conversation(&self, tenant: &TenantId, id: ConversationId) -> Result<Option<Conversation>, StoreError>;
+    /// A page of conversations.
+    async fn conversations(
+        &self,
+        tenant: &TenantId,
+        filter: &ConversationFilter,
+        page: &Page<ConversationId>,
+    ) -> Result<Vec<Conversation>, StoreError>;
+    /// Changes a conversation; `None` if there is none.
+    async fn change_conversation(
+        &self,
+        tenant: &TenantId,
+        id: ConversationId,
+        change: &ConversationChange,
+        now: Timestamp,
+    ) -> Result<Option<Conversation>, StoreError>;
+    /// Deletes a conversation; its runs and messages stay until retention takes them. Whether there was one.
+    async fn delete_conversation(
+        &self,
+        tenant: &TenantId,
+        id: ConversationId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
 
     // Tools. A tenant sees the built-in ones, those that the operator gives to everyone, and its own, each name once: its
     // own tool hides one of the operator.
@@ -614,9 +857,11 @@ pub trait Store: Send + Sync + 'static {
         &self,
         tenant: &TenantId,
         agent: Option<AgentId>,
+        threads: ThreadScope,
         search: &MessageSearch,
     ) -> Result<Vec<FoundMessage>, StoreError>;
-    /// Takes everything but the system message out of an agent's context, and compiles that one anew. The history stays.
+    /// Takes everything but the system message out of the context of an agent's own thread, and compiles that one anew. The
+    /// history stays.
     async fn reset_context(
         &self,
         tenant: &TenantId,
@@ -650,8 +895,10 @@ pub trait Store: Send + Sync + 'static {
     async fn accept_run(&self, new: &NewRun) -> Result<Accepted, StoreError>;
     /// The run that a request with this key made, if any.
     async fn run_by_key(&self, agent: AgentId, key: &RequestKey) -> Result<Option<Accepted>, StoreError>;
-    /// The oldest run of an agent that is not over and was asked for without a key and with this content.
-    async fn active_run_by_content(&self, agent: AgentId, content: &str) -> Result<Option<Run>, StoreError>;
+    /// The oldest run of a thread that is not over and was asked for without a key and with this content.
+    async fn active_run_by_content(&self, thread: Thread, content: &str) -> Result<Option<Run>, StoreError>;
+    /// The newest run of a thread that a message with this `otid` came with.
+    async fn run_by_otid(&self, thread: Thread, otid: &str) -> Result<Option<Run>, StoreError>;
     /// A run; `None` if this tenant has none of that id.
     async fn run(&self, tenant: &TenantId, id: RunId) -> Result<Option<Run>, StoreError>;
     /// A page of runs.
@@ -713,8 +960,9 @@ pub trait Store: Send + Sync + 'static {
         call: u32,
         tool_return: &ToolReturn,
     ) -> Result<(), StoreError>;
-    /// Runs a memory tool: reads the blocks, changes one, compiles the system message anew and records the result, in
-    /// one transaction. A call whose result is recorded already is not applied again; that result is the answer.
+    /// Runs a memory tool: reads the blocks, changes them, compiles the system messages of all agents that have a changed
+    /// one anew and records the result, in one transaction. A block that the tool takes away stays if another agent has
+    /// it. A call whose result is recorded already is not applied again; that result is the answer.
     async fn edit_memory(
         &self,
         lease: &Lease,

@@ -66,6 +66,16 @@ const IN_IDS: [&str; 2] = [" = ANY(", ")"];
 /// The same for `list_of_texts`.
 const IN_TEXTS: [&str; 2] = [" = ANY(", ")"];
 
+/// The same for `list_of_numbers`.
+const IN_NUMBERS: [&str; 2] = [" = ANY(", ")"];
+
+/// Orders the text before it by its bytes, whatever the database's language.
+macro_rules! bytewise {
+    () => {
+        " COLLATE \"C\""
+    };
+}
+
 /// The function that finds a text in a text; 0 means that it is not in it.
 const FIND: &str = "strpos";
 

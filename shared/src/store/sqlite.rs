@@ -63,6 +63,16 @@ const IN_IDS: [&str; 2] = [" IN (SELECT unhex(value) FROM json_each(", "))"];
 /// The same for `list_of_texts`.
 const IN_TEXTS: [&str; 2] = [" IN (SELECT value FROM json_each(", "))"];
 
+/// The same for `list_of_numbers`.
+const IN_NUMBERS: [&str; 2] = [" IN (SELECT value FROM json_each(", "))"];
+
+/// Nothing: texts are ordered by their bytes by themselves.
+macro_rules! bytewise {
+    () => {
+        ""
+    };
+}
+
 /// The function that finds a text in a text; 0 means that it is not in it.
 const FIND: &str = "instr";
 

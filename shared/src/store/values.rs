@@ -26,6 +26,11 @@ pub(super) fn signed(number: u64) -> Result<i64, StoreError> {
     i64::try_from(number).map_err(|_| StoreError::Corrupt(format!("{number} does not fit a column")))
 }
 
+/// A number of things in memory, as the databases count.
+pub(super) fn count(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
 /// A number that a column keeps and that is never negative.
 pub(super) fn unsigned<N: TryFrom<i64>>(number: i64) -> Result<N, StoreError> {
     N::try_from(number).map_err(|_| StoreError::Corrupt(format!("{number} is out of its range")))

@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::domain::Timestamp;
 use crate::domain::agent::{self, Agent, AgentSettings};
 use crate::domain::builtin_tools;
 use crate::domain::ids::{BlockId, MessageId, ToolId};
 use crate::domain::message::{Message, MessageType};
 use crate::domain::model::ModelHandle;
 use crate::domain::secret::Secret;
+use crate::domain::stop_reason::StopReason;
 use crate::domain::tool::Tool;
 use crate::domain::tool_rule::ToolRule;
 use crate::wire::block::{self, NewBlock};
 use crate::wire::message::{Shown, slices};
 use crate::wire::model::{LlmOptions, ModelFacts, object};
 use crate::wire::read::{BodyError, Node};
-use crate::wire::request::read_model_handle;
+use crate::wire::request::{SendRequest, read_model_handle};
 use crate::wire::{time, tool, tool_rule};
 
 /// The base text of agents that bring none.
@@ -64,26 +66,52 @@ const AGENT_TYPES: [&str; 9] = [
 /// How a compaction chooses what it takes out of the context.
 const COMPACTION_MODES: [&str; 4] = ["sliding_window", "all", "self_compact_all", "self_compact_sliding_window"];
 
+/// What a setting that is kept and shown as it was sent must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Flag,
+    Number,
+    Text,
+    Texts,
+    Object,
+}
+
+impl Form {
+    fn check(self, node: &Node<'_>) -> Result<(), BodyError> {
+        match self {
+            Self::Flag => node.boolean().map(|_| ()),
+            Self::Number => node.whole().map(|_| ()),
+            Self::Text => node.string().map(|_| ()),
+            Self::Texts => node.strings().map(|_| ()),
+            Self::Object => node.object().map(|_| ()),
+        }
+    }
+}
+
 /// Settings that are kept and shown as they were sent.
-const OTHER: [&str; 17] = [
-    "base_template_id",
-    "compaction_settings",
-    "embedding",
-    "embedding_config",
-    "enable_reasoner",
-    "enable_sleeptime",
-    "hidden",
-    "identity_ids",
-    "max_files_open",
-    "max_reasoning_tokens",
-    "max_tokens",
-    "parallel_tool_calls",
-    "per_file_view_window_char_limit",
-    "project_id",
-    "reasoning",
-    "response_format",
-    "template_id",
+const OTHER: [(&str, Form); 17] = [
+    ("base_template_id", Form::Text),
+    ("compaction_settings", Form::Object),
+    ("embedding", Form::Text),
+    ("embedding_config", Form::Object),
+    ("enable_reasoner", Form::Flag),
+    ("enable_sleeptime", Form::Flag),
+    ("hidden", Form::Flag),
+    ("identity_ids", Form::Texts),
+    ("max_files_open", Form::Number),
+    ("max_reasoning_tokens", Form::Number),
+    ("max_tokens", Form::Number),
+    ("parallel_tool_calls", Form::Flag),
+    ("per_file_view_window_char_limit", Form::Number),
+    ("project_id", Form::Text),
+    ("reasoning", Form::Flag),
+    ("response_format", Form::Object),
+    ("template_id", Form::Text),
 ];
+
+/// What of these the deprecated `llm_config` says as well.
+const OF_LLM_CONFIG: [&str; 5] =
+    ["enable_reasoner", "max_reasoning_tokens", "max_tokens", "parallel_tool_calls", "response_format"];
 
 /// A new agent as its client wants it.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,8 +120,12 @@ pub struct CreateAgent {
     pub name: Option<String>,
     /// Its model, if the client has one for it.
     pub model: Option<ModelHandle>,
-    /// Its memory.
+    /// Its memory, as far as it is made with it.
     pub blocks: Vec<NewBlock>,
+    /// Blocks that exist and are to be attached.
+    pub block_ids: Vec<BlockId>,
+    /// What is to stand in its history behind the system message.
+    pub history: Option<SendRequest>,
     /// The tools that its client names.
     tools: WantedTools,
     /// Everything else; the model in here is only filled in by [`CreateAgent::settings`].
@@ -126,6 +158,12 @@ pub struct UpdateAgent {
     pub block_ids: Option<Vec<BlockId>>,
     /// The tools that are to be attached afterwards.
     pub tools: Option<WantedTools>,
+    /// Why its last run is said to have ended.
+    pub last_stop_reason: Option<StopReason>,
+    /// When its last run is said to have ended.
+    pub last_run_completion: Option<Timestamp>,
+    /// How long its last run is said to have taken, in milliseconds.
+    pub last_run_duration_ms: Option<i64>,
     patch: SettingsPatch,
 }
 
@@ -135,6 +173,8 @@ struct SettingsPatch {
     agent_type: Option<String>,
     system: Option<String>,
     model_settings: Option<Value>,
+    /// Single fields of `model_settings`, where the body has no new ones.
+    model_options: Map<String, Value>,
     context_window_limit: Option<u64>,
     tool_rules: Option<Vec<ToolRule>>,
     secrets: Option<BTreeMap<String, Secret>>,
@@ -153,21 +193,12 @@ impl CreateAgent {
     /// The form is wrong, or it names something that does not exist.
     pub fn parse(body: &Value) -> Result<Self, BodyError> {
         let body = Node::body(body)?;
-        let blocks = block::read_new(&body)?;
-        for (name, why) in [
-            ("block_ids", "blocks cannot be shared between agents: give 'memory_blocks'"),
-            ("initial_message_sequence", "an agent begins without messages"),
-        ] {
-            if let Some(list) = body.get(name)
-                && !list.items()?.is_empty()
-            {
-                return Err(list.unacceptable(why));
-            }
-        }
         Ok(Self {
             name: read_name(&body)?,
             model: read_model(&body)?,
-            blocks,
+            blocks: block::read_new(&body)?,
+            block_ids: body.get("block_ids").map_or_else(|| Ok(Vec::new()), |ids| read_ids(&ids))?,
+            history: body.get("initial_message_sequence").map(|list| SendRequest::history(&list)).transpose()?,
             tools: read_tools(&body)?.unwrap_or_default(),
             include_base_tools: body.flag("include_base_tools", true)?,
             include_base_tool_rules: body.get("include_base_tool_rules").map(|rules| rules.boolean()).transpose()?,
@@ -219,6 +250,9 @@ impl UpdateAgent {
             message_ids: body.get("message_ids").map(|ids| read_ids(&ids)).transpose()?,
             block_ids: body.get("block_ids").map(|ids| read_ids(&ids)).transpose()?,
             tools: read_tools(&body)?,
+            last_stop_reason: body.get("last_stop_reason").map(|word| read_stop_reason(&word)).transpose()?,
+            last_run_completion: body.get("last_run_completion").map(|at| read_time(&at)).transpose()?,
+            last_run_duration_ms: body.get("last_run_duration_ms").map(|length| length.whole()).transpose()?,
             patch: SettingsPatch::parse(&body)?,
         })
     }
@@ -262,12 +296,21 @@ impl SettingsPatch {
             tool_rules = Some(rules.items()?.iter().map(tool_rule::read).collect::<Result<_, _>>()?);
         }
         check_compaction(body)?;
-        let other = OTHER.into_iter().filter_map(|name| Some((name.to_owned(), body.get(name)?.value().clone())));
+        let config = body.get("llm_config").filter(|_| !body.has("model"));
+        let mut other = Map::new();
+        for (name, form) in OTHER {
+            let of_config = || config.as_ref().filter(|_| OF_LLM_CONFIG.contains(&name))?.get(name);
+            let Some(given) = body.get(name).or_else(of_config) else { continue };
+            form.check(&given)?;
+            other.insert(name.to_owned(), given.value().clone());
+        }
+        let window = body.get("context_window_limit").or_else(|| config.as_ref()?.get("context_window"));
         Ok(Self {
             agent_type: agent_type.map(|kind| kind.string().map(str::to_owned)).transpose()?,
             system: body.optional_string("system")?,
             model_settings: model_settings.map(|settings| settings.value().clone()),
-            context_window_limit: body.get("context_window_limit").map(|limit| limit.at_least(1)).transpose()?,
+            model_options: config.as_ref().map(options_of_config).unwrap_or_default(),
+            context_window_limit: window.map(|limit| limit.at_least(1)).transpose()?,
             tool_rules,
             secrets: read_secrets(body)?,
             tags: body.get("tags").map(|tags| tags.strings()).transpose()?,
@@ -278,7 +321,7 @@ impl SettingsPatch {
                 .get("message_buffer_autoclear")
                 .map(|autoclear| autoclear.boolean())
                 .transpose()?,
-            other: other.collect(),
+            other,
         })
     }
 
@@ -295,8 +338,14 @@ impl SettingsPatch {
         set(&mut settings.tags, self.tags.as_ref());
         set(&mut settings.timezone, self.timezone.as_ref());
         set(&mut settings.message_buffer_autoclear, self.message_buffer_autoclear.as_ref());
-        let Self { model_settings, context_window_limit, description, metadata, .. } = self.clone();
-        settings.model_settings = model_settings.or_else(|| settings.model_settings.take());
+        let Self { model_settings, model_options, context_window_limit, description, metadata, .. } = self.clone();
+        if model_settings.is_some() {
+            settings.model_settings = model_settings;
+        } else if !model_options.is_empty() {
+            let mut merged = settings.model_settings.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
+            merged.extend(model_options);
+            settings.model_settings = Some(Value::Object(merged));
+        }
         settings.context_window_limit = context_window_limit.or(settings.context_window_limit);
         settings.description = description.or_else(|| settings.description.take());
         settings.metadata = metadata.or_else(|| settings.metadata.take());
@@ -331,6 +380,26 @@ fn read_model(body: &Node<'_>) -> Result<Option<ModelHandle>, BodyError> {
     };
     let handle = ModelHandle::parse(&format!("{provider}/{}", model.string()?));
     handle.map(Some).ok_or_else(|| model.malformed("must name a model"))
+}
+
+/// What `llm_config` says that stands in `model_settings` otherwise; values of a wrong kind say nothing, as in there.
+fn options_of_config(config: &Node<'_>) -> Map<String, Value> {
+    let mut options = Map::new();
+    if let Some(temperature) = config.get("temperature") {
+        options.insert("temperature".to_owned(), temperature.value().clone());
+    }
+    if let Some(effort) = config.get("reasoning_effort") {
+        options.insert("reasoning".to_owned(), json!({"reasoning_effort": effort.value()}));
+    }
+    options
+}
+
+fn read_stop_reason(node: &Node<'_>) -> Result<StopReason, BodyError> {
+    StopReason::parse(node.string()?).ok_or_else(|| node.malformed("is not a stop reason"))
+}
+
+fn read_time(node: &Node<'_>) -> Result<Timestamp, BodyError> {
+    time::parse(node.string()?).ok_or_else(|| node.malformed("must be a time in the form of ISO 8601"))
 }
 
 /// `tools` and `tool_ids`; `None` if the body has neither.
@@ -476,12 +545,24 @@ fn llm_options(settings: &AgentSettings) -> LlmOptions {
     let of_settings =
         |name: &str| settings.model_settings.as_ref()?.get(name).filter(|value| !value.is_null()).cloned();
     let of_other = |name: &str| settings.other.get(name).cloned();
+    let reasoning = of_settings("reasoning").or_else(|| of_settings("thinking")).unwrap_or(Value::Null);
+    let of_reasoning = |name: &str| reasoning.get(name).filter(|value| !value.is_null()).cloned();
+    let effort = of_reasoning("reasoning_effort").or_else(|| of_settings("effort"));
+    let is_on = match of_reasoning("type") {
+        Some(kind) => Some(Value::Bool(kind != "disabled")),
+        None => effort.as_ref().map(|effort| Value::Bool(effort != "none")),
+    };
     LlmOptions {
         context_window_limit: settings.context_window_limit,
         temperature: of_settings("temperature"),
         max_tokens: of_settings("max_output_tokens").or_else(|| of_other("max_tokens")),
         parallel_tool_calls: of_settings("parallel_tool_calls").or_else(|| of_other("parallel_tool_calls")),
         response_format: of_settings("response_format").or_else(|| of_other("response_format")),
+        enable_reasoner: is_on.or_else(|| of_other("reasoning")).or_else(|| of_other("enable_reasoner")),
+        reasoning_effort: effort,
+        max_reasoning_tokens: of_reasoning("budget_tokens")
+            .or_else(|| of_reasoning("thinking_budget"))
+            .or_else(|| of_other("max_reasoning_tokens")),
     }
 }
 
@@ -497,9 +578,7 @@ pub fn check_reset_body(body: &Value) -> Result<(), BodyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Timestamp;
     use crate::domain::agent::PendingApproval;
-    use crate::domain::block::Block;
     use crate::domain::message::{Answer, Body, Labels};
     use crate::domain::tool::ToolCall;
     use crate::domain::tool_rule::ToolRuleKind;
@@ -531,14 +610,7 @@ mod tests {
         let wanted = CreateAgent::parse(body).expect("a valid body");
         let at: Timestamp = "2026-01-15T09:00:00Z".parse().expect("a time");
         let id = |prefix: &str| format!("{prefix}-123e4567-e89b-42d3-8456-426614174000");
-        let block = |block: NewBlock| Block {
-            id: id("block").parse().expect("an id"),
-            label: block.label,
-            value: block.value,
-            details: block.details,
-            created_at: at,
-            updated_at: at,
-        };
+        let block = |block: NewBlock| block.block(id("block").parse().expect("an id"), at);
         let tools: Vec<Tool> =
             wanted.tools().names.iter().filter_map(|name| builtin_tools::by_name(name)).cloned().collect();
         Agent {
@@ -681,7 +753,17 @@ mod tests {
             (json!({"compaction_settings": {"model": "gpt"}}), true, "body.compaction_settings.model: "),
             (json!({"include_base_tool_rules": 1}), true, "body.include_base_tool_rules: "),
             (json!({"tool_ids": ["x"]}), true, "body.tool_ids[0]: "),
-            (json!({"block_ids": ["x"]}), false, "body.block_ids: "),
+            (json!({"block_ids": ["x"]}), true, "body.block_ids[0]: "),
+            (json!({"hidden": "yes"}), true, "body.hidden: "),
+            (json!({"max_tokens": 1.5}), true, "body.max_tokens: "),
+            (json!({"identity_ids": "x"}), true, "body.identity_ids: "),
+            (json!({"llm_config": {"handle": "a/b", "max_tokens": "1"}}), true, "body.llm_config.max_tokens: "),
+            (json!({"initial_message_sequence": [{"role": "tool"}]}), true, "body.initial_message_sequence[0]"),
+            (
+                json!({"initial_message_sequence": [{"type": "approval", "approve": true, "approval_request_id": "x"}]}),
+                true,
+                "body.initial_message_sequence[0]",
+            ),
             (json!({"tool_rules": [{}]}), true, "body.tool_rules[0].type: "),
             (block(json!({"value": "x"})), true, "body.memory_blocks[0].label: "),
             (block(json!({"label": "a"})), true, "body.memory_blocks[0].value: "),
@@ -690,6 +772,52 @@ mod tests {
             let error = CreateAgent::parse(&body).expect_err("refused");
             let is_as_expected = matches!(error, BodyError::Malformed(_)) == is_malformed;
             assert!(is_as_expected && error.to_string().contains(needle), "{body}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn the_older_ways_to_say_model_options_are_understood_and_shown() {
+        let shown = |body: Value| {
+            let agent = sample(&body);
+            agent_state(&agent, &ModelFacts::unknown(&agent.settings.model))["llm_config"].clone()
+        };
+        let config = json!({
+            "model": "m", "model_endpoint_type": "openai", "context_window": 9000, "temperature": 0.1, "max_tokens": 7,
+            "reasoning_effort": "low", "max_reasoning_tokens": 5, "parallel_tool_calls": true,
+        });
+        let state = shown(json!({"llm_config": config}));
+        for name in ["context_window", "temperature", "max_tokens", "reasoning_effort", "max_reasoning_tokens"] {
+            assert_eq!(state[name], config[name], "{name}");
+        }
+        assert_eq!((&state["parallel_tool_calls"], &state["enable_reasoner"]), (&json!(true), &json!(true)));
+        let state = shown(json!({"llm_config": config, "model": "a/b", "max_tokens": 8, "reasoning": true}));
+        assert_eq!((&state["context_window"], &state["temperature"]), (&json!(128_000), &Value::Null));
+        assert_eq!((&state["max_tokens"], &state["enable_reasoner"]), (&json!(8), &json!(true)));
+        let settings = json!({"thinking": {"type": "enabled", "budget_tokens": 1024}});
+        let state = shown(json!({"model_settings": settings, "max_reasoning_tokens": 1}));
+        assert_eq!((&state["enable_reasoner"], &state["max_reasoning_tokens"]), (&json!(true), &json!(1024)));
+    }
+
+    #[test]
+    fn an_update_says_what_the_last_run_came_to() {
+        let update = |body: Value| UpdateAgent::parse(&body);
+        let said = update(json!({
+            "last_stop_reason": "end_turn", "last_run_completion": "2026-01-15T10:00:00+01:00",
+            "last_run_duration_ms": 5.0,
+        }));
+        let said = said.expect("a valid body");
+        assert_eq!((said.last_stop_reason, said.last_run_duration_ms), (Some(StopReason::EndTurn), Some(5)));
+        assert_eq!(said.last_run_completion, "2026-01-15T09:00:00Z".parse().ok());
+        let nothing = update(json!({"last_stop_reason": null})).expect("a valid body");
+        assert_eq!((nothing.last_stop_reason, nothing.last_run_completion), (None, None));
+        for (body, path) in [
+            (json!({"last_stop_reason": "bored"}), "body.last_stop_reason: "),
+            (json!({"last_run_completion": "today"}), "body.last_run_completion: "),
+            (json!({"last_run_completion": "+200000-01-01T00:00:00Z"}), "body.last_run_completion: "),
+            (json!({"last_run_duration_ms": 0.5}), "body.last_run_duration_ms: "),
+        ] {
+            let error = update(body).expect_err("refused");
+            assert!(error.to_string().starts_with(path), "{error}");
         }
     }
 

@@ -1,20 +1,67 @@
-//! Memory blocks: those that come with a new agent, changes, and the object (api/04 §3).
+//! Memory blocks: new ones, changes, and the object (api/04 §3).
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use crate::domain::Timestamp;
 use crate::domain::block::{Block, BlockChange, BlockDetails, check_length};
-use crate::domain::limits::BLOCK_CHARS;
+use crate::domain::ids::BlockId;
+use crate::domain::limits::{BLOCK_CHARS, BLOCK_LABEL_CHARS};
 use crate::wire::read::{BodyError, Node};
 
-/// A block that comes with a new agent.
+/// Fields that are kept and shown as they were sent, without an effect here; each is a text.
+const OTHER_TEXTS: [&str; 4] = ["base_template_id", "deployment_id", "entity_id", "template_id"];
+/// The same, but true or false.
+const PRESERVE_ON_MIGRATION: &str = "preserve_on_migration";
+
+/// A block that is to be made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewBlock {
-    /// Its name inside the agent.
+    /// Its name inside the agents that it will be attached to.
     pub label: String,
     /// The text.
     pub value: String,
     /// Everything else.
     pub details: BlockDetails,
+}
+
+impl NewBlock {
+    /// Reads the body that makes a block.
+    ///
+    /// # Errors
+    /// The form is wrong, or the value is longer than the limit.
+    pub fn parse(body: &Value) -> Result<Self, BodyError> {
+        Self::read(&Node::body(body)?)
+    }
+
+    fn read(node: &Node<'_>) -> Result<Self, BodyError> {
+        node.object()?;
+        let label = read_label(&node.required("label")?)?;
+        let value = node.required("value")?;
+        let limit = node.get("limit").map_or(Ok(BLOCK_CHARS), |limit| limit.at_least(1))?;
+        check_length(&label, value.string()?, limit).map_err(|error| value.malformed(&error.to_string()))?;
+        let description =
+            node.optional_string("description")?.or_else(|| default_description(&label).map(str::to_owned));
+        let details = BlockDetails {
+            limit,
+            description,
+            read_only: node.flag("read_only", false)?,
+            metadata: read_object(node, "metadata")?,
+            tags: node.string_list("tags")?,
+            hidden: read_boolean(node, "hidden")?,
+            is_template: node.flag("is_template", false)?,
+            template_name: node.optional_string("template_name")?,
+            project_id: node.optional_string("project_id")?,
+            other: read_other(node)?,
+        };
+        Ok(Self { label, value: value.string()?.to_owned(), details })
+    }
+
+    /// The block.
+    #[must_use]
+    pub fn block(self, id: BlockId, now: Timestamp) -> Block {
+        let Self { label, value, details } = self;
+        Block { id, label, value, details, created_at: now, updated_at: now }
+    }
 }
 
 /// The blocks of a body that makes an agent.
@@ -25,26 +72,12 @@ pub fn read_new(body: &Node<'_>) -> Result<Vec<NewBlock>, BodyError> {
     let Some(list) = body.get("memory_blocks") else { return Ok(Vec::new()) };
     let mut blocks: Vec<NewBlock> = Vec::new();
     for node in list.items()? {
-        node.object()?;
-        let label = node.required("label")?;
-        let name = read_label(&label)?;
-        if blocks.iter().any(|block| block.label == name) {
+        let block = NewBlock::read(&node)?;
+        if blocks.iter().any(|earlier| earlier.label == block.label) {
+            let label = node.required("label")?;
             return Err(label.malformed("is used by an earlier block: labels are unique in an agent"));
         }
-        let value = node.required("value")?;
-        let limit = node.get("limit").map_or(Ok(BLOCK_CHARS), |limit| limit.at_least(1))?;
-        check_length(&name, value.string()?, limit).map_err(|error| value.malformed(&error.to_string()))?;
-        let description =
-            node.optional_string("description")?.or_else(|| default_description(&name).map(str::to_owned));
-        let details = BlockDetails {
-            limit,
-            description,
-            read_only: node.flag("read_only", false)?,
-            metadata: read_object(&node, "metadata")?,
-            tags: node.string_list("tags")?,
-            hidden: read_boolean(&node, "hidden")?,
-        };
-        blocks.push(NewBlock { label: name, value: value.string()?.to_owned(), details });
+        blocks.push(block);
     }
     Ok(blocks)
 }
@@ -64,13 +97,33 @@ pub fn parse_change(body: &Value) -> Result<BlockChange, BodyError> {
         metadata: read_object(&body, "metadata")?,
         tags: body.get("tags").map(|tags| tags.strings()).transpose()?,
         hidden: read_boolean(&body, "hidden")?,
+        is_template: read_boolean(&body, "is_template")?,
+        template_name: body.optional_string("template_name")?,
+        project_id: body.optional_string("project_id")?,
+        other: read_other(&body)?,
     })
+}
+
+fn read_other(node: &Node<'_>) -> Result<Map<String, Value>, BodyError> {
+    let mut other = Map::new();
+    for name in OTHER_TEXTS {
+        if let Some(text) = node.optional_string(name)? {
+            other.insert(name.to_owned(), Value::String(text));
+        }
+    }
+    if let Some(preserve) = read_boolean(node, PRESERVE_ON_MIGRATION)? {
+        other.insert(PRESERVE_ON_MIGRATION.to_owned(), Value::Bool(preserve));
+    }
+    Ok(other)
 }
 
 fn read_label(node: &Node<'_>) -> Result<String, BodyError> {
     match node.string()? {
         // The label becomes a tag in the prompt.
         "" => Err(node.malformed("must not be empty")),
+        label if label.chars().count() > BLOCK_LABEL_CHARS => {
+            Err(node.malformed(&format!("must have at most {BLOCK_LABEL_CHARS} characters")))
+        }
         label => Ok(label.to_owned()),
     }
 }
@@ -97,6 +150,7 @@ fn default_description(label: &str) -> Option<&'static str> {
 #[must_use]
 pub fn object(block: &Block) -> Value {
     let details = &block.details;
+    let other = |name: &str| details.other.get(name).cloned();
     json!({
         "id": block.id,
         "label": block.label,
@@ -106,14 +160,14 @@ pub fn object(block: &Block) -> Value {
         "read_only": details.read_only,
         "metadata": details.metadata.clone().unwrap_or_else(|| json!({})),
         "hidden": details.hidden,
-        "is_template": false,
-        "template_name": null,
-        "template_id": null,
-        "base_template_id": null,
-        "deployment_id": null,
-        "entity_id": null,
-        "preserve_on_migration": false,
-        "project_id": null,
+        "is_template": details.is_template,
+        "template_name": details.template_name,
+        "template_id": other("template_id"),
+        "base_template_id": other("base_template_id"),
+        "deployment_id": other("deployment_id"),
+        "entity_id": other("entity_id"),
+        PRESERVE_ON_MIGRATION: other(PRESERVE_ON_MIGRATION).unwrap_or(Value::Bool(false)),
+        "project_id": details.project_id,
         "created_by_id": null,
         "last_updated_by_id": null,
         "tags": details.tags,
@@ -134,9 +188,7 @@ pub fn memory(agent_type: &str, blocks: &[Block]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Timestamp;
     use crate::domain::block::BlockWriteError;
-    use crate::domain::ids::BlockId;
 
     fn block(label: &str, digit: char) -> Block {
         let id = format!("block-123e4567-e89b-42d3-8456-42661417400{digit}");
@@ -146,12 +198,10 @@ mod tests {
             label: label.to_owned(),
             value: "12345".to_owned(),
             details: BlockDetails {
-                limit: 8,
                 description: Some("d".to_owned()),
                 read_only: true,
-                metadata: None,
                 tags: vec!["t".to_owned()],
-                hidden: None,
+                ..BlockDetails::new(8)
             },
             created_at: at,
             updated_at: at,
@@ -187,6 +237,44 @@ mod tests {
         assert!(change(json!({"value": "123456789", "limit": 9})).is_ok());
         assert_eq!(change(json!({"label": "two"})), Err(BlockWriteError::LabelTaken("two".to_owned())));
         assert!(change(json!({"label": "one"})).is_ok());
+    }
+
+    #[test]
+    fn fields_without_effect_are_kept_and_shown() {
+        let fields = json!({
+            "is_template": true, "template_name": "t", "template_id": "t-1", "base_template_id": "b-1",
+            "deployment_id": "d-1", "entity_id": "e-1", "preserve_on_migration": true, "project_id": "p-1",
+            "hidden": true, "metadata": {"a": [1]}, "tags": ["x"],
+        });
+        let id = block("one", '1').id;
+        let mut body = json!({"label": "human", "value": "v"});
+        body.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+        let made = NewBlock::parse(&body).expect("a valid body").block(id, Timestamp::UNIX_EPOCH);
+        let changed = parse_change(&fields).expect("a valid body").apply(&block("one", '1'), &[], made.created_at);
+        for block in [made, changed.expect("changed")] {
+            let shown = object(&block);
+            for (name, value) in fields.as_object().expect("an object") {
+                assert_eq!(&shown[name], value, "{name}");
+            }
+            let kept = parse_change(&json!({})).expect("a valid body").apply(&block, &[], block.updated_at);
+            assert_eq!(kept, Ok(block), "what is absent stays");
+        }
+    }
+
+    #[test]
+    fn a_new_block_needs_a_label_and_a_value_within_its_limit() {
+        for (body, path) in [
+            (json!({"value": "x"}), "body.label: "),
+            (json!({"label": "", "value": "x"}), "body.label: "),
+            (json!({"label": "x".repeat(257), "value": "x"}), "body.label: "),
+            (json!({"label": "a"}), "body.value: "),
+            (json!({"label": "a", "value": "xyz", "limit": 2}), "body.value: "),
+            (json!({"label": "a", "value": "x", "template_id": 1}), "body.template_id: "),
+            (json!({"label": "a", "value": "x", "preserve_on_migration": "no"}), "body.preserve_on_migration: "),
+        ] {
+            let error = NewBlock::parse(&body).expect_err("refused");
+            assert!(error.to_string().starts_with(path), "{body}: {error}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod block;
+pub mod conversation;
 pub mod error;
 pub mod event;
 pub mod http_endpoint;

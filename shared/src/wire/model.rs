@@ -81,9 +81,9 @@ impl ModelFacts {
             "put_inner_thoughts_in_kwargs": false,
             "temperature": options.temperature.clone().unwrap_or(Value::Null),
             "max_tokens": options.max_tokens.clone().unwrap_or(Value::Null),
-            "enable_reasoner": false,
-            "reasoning_effort": null,
-            "max_reasoning_tokens": 0,
+            "enable_reasoner": options.enable_reasoner.clone().unwrap_or(Value::Bool(false)),
+            "reasoning_effort": options.reasoning_effort.clone().unwrap_or(Value::Null),
+            "max_reasoning_tokens": options.max_reasoning_tokens.clone().unwrap_or_else(|| json!(0)),
             "frequency_penalty": null,
             "parallel_tool_calls": options.parallel_tool_calls.clone().unwrap_or(Value::Bool(false)),
             "response_format": options.response_format.clone().unwrap_or(Value::Null),
@@ -118,6 +118,12 @@ pub struct LlmOptions {
     pub parallel_tool_calls: Option<Value>,
     /// See the contract.
     pub response_format: Option<Value>,
+    /// See the contract.
+    pub enable_reasoner: Option<Value>,
+    /// See the contract.
+    pub reasoning_effort: Option<Value>,
+    /// See the contract.
+    pub max_reasoning_tokens: Option<Value>,
 }
 
 /// The fields of an object literal.

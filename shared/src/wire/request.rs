@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::domain::approval::CallAnswer;
 use crate::domain::limits::DEFAULT_MAX_STEPS;
-use crate::domain::message::{Content, Labels, MessageType};
+use crate::domain::message::{Body, Content, Labels, MessageType};
 use crate::domain::model::ModelHandle;
 use crate::domain::run::ClientSkill;
 use crate::domain::tool::{self, ToolSpec, ToolStatus};
@@ -140,6 +140,18 @@ pub enum InputRole {
     Assistant,
 }
 
+impl InputRole {
+    /// The message's content, by who says it.
+    #[must_use]
+    pub const fn body(self, content: Content) -> Body {
+        match self {
+            Self::User => Body::User(content),
+            Self::System => Body::System(content),
+            Self::Assistant => Body::History(content),
+        }
+    }
+}
+
 impl SendRequest {
     /// Reads a body.
     ///
@@ -183,6 +195,21 @@ impl SendRequest {
             callback_url: body.optional_string("callback_url")?,
             later,
         })
+    }
+
+    /// Reads a list of messages that nothing is to answer, such as those that a new agent begins with (api/04 §1.2).
+    ///
+    /// # Errors
+    /// The form is wrong, or a message answers a call: nothing can wait for it.
+    pub fn history(list: &Node<'_>) -> Result<Self, BodyError> {
+        let mut later = Later::default();
+        let items = list.items()?;
+        let input = items.iter().map(|item| match read_message(item, &mut later)? {
+            InputMessage::Answers { .. } => Err(item.malformed("must be a message with a role: no call waits for it")),
+            message @ InputMessage::Message { .. } => Ok(message),
+        });
+        let input = input.collect::<Result<_, _>>()?;
+        Ok(Self { input, later, ..Self::parse(&json!({"input": "-"}))? })
     }
 
     /// Checks what the content says, after all checks of its form (api/01 §6, step 9).

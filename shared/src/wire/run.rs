@@ -30,7 +30,7 @@ pub fn run(run: &Run) -> Value {
         "created_at": time::elsewhere(run.created_at),
         "completed_at": completed_at.map(time::elsewhere),
         "agent_id": run.agent_id,
-        "conversation_id": null,
+        "conversation_id": run.conversation_id,
         "base_template_id": null,
         "background": is_background(run),
         "metadata": metadata,

@@ -4,10 +4,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::domain::Timestamp;
-use crate::domain::ids::{AgentId, MessageId};
+use crate::domain::ids::{AgentId, ConversationId, MessageId};
 use crate::domain::message::{Body, Content, Message, MessageType};
 use crate::domain::run::Speech;
 use crate::domain::search_words::SearchWords;
+use crate::domain::thread::ThreadScope;
 use crate::wire::message::{Own, Shown, ShownContent, slices};
 use crate::wire::read::{BodyError, Node};
 use crate::wire::time::{self, Bound};
@@ -24,8 +25,8 @@ pub struct SearchRequest {
     pub words: SearchWords,
     /// In this agent's messages only.
     pub agent: Option<AgentId>,
-    /// In this conversation only.
-    pub conversation: Option<String>,
+    /// In these threads only.
+    pub threads: ThreadScope,
     /// Not before.
     pub from: Option<Timestamp>,
     /// Before this.
@@ -54,12 +55,21 @@ impl SearchRequest {
         Ok(Self {
             words: body.required("query")?.parsed()?,
             agent: body.get("agent_id").map(|agent| agent.parsed()).transpose()?,
-            conversation: body.optional_string("conversation_id")?,
+            threads: threads(&body)?,
             from: date(&body, "start_date", Bound::Start)?,
             until: date(&body, "end_date", Bound::End)?,
             limit,
         })
     }
+}
+
+/// The threads that `conversation_id` means: `default` is what agents have outside of conversations.
+fn threads(body: &Node<'_>) -> Result<ThreadScope, BodyError> {
+    Ok(match body.get("conversation_id") {
+        None => ThreadScope::All,
+        Some(id) if id.string()? == "default" => ThreadScope::Own,
+        Some(id) => ThreadScope::Conversation(id.parsed()?),
+    })
 }
 
 fn date(body: &Node<'_>, name: &str, bound: Bound) -> Result<Option<Timestamp>, BodyError> {
@@ -75,7 +85,7 @@ pub struct Found<'a> {
     #[serde(serialize_with = "time::serialize_elsewhere")]
     created_at: Timestamp,
     agent_id: AgentId,
-    conversation_id: Option<()>,
+    conversation_id: Option<ConversationId>,
     #[serde(flatten)]
     own: FoundOwn<'a>,
 }
@@ -91,13 +101,19 @@ enum FoundOwn<'a> {
 /// The slices of a message that have the words, of the four kinds that a search tells. Where the words are spread over
 /// several slices, all that have one of them.
 #[must_use]
-pub fn found<'a>(message: &'a Message, speech: Option<&Speech>, words: &SearchWords) -> Vec<Found<'a>> {
-    let told: Vec<_> = slices(message, speech).into_iter().filter_map(|slice| tell(message, slice)).collect();
+pub fn found<'a>(
+    message: &'a Message,
+    conversation: Option<ConversationId>,
+    speech: Option<&Speech>,
+    words: &SearchWords,
+) -> Vec<Found<'a>> {
+    let tell = |slice| tell(message, conversation, slice);
+    let told: Vec<_> = slices(message, speech).into_iter().filter_map(tell).collect();
     let (whole, rest): (Vec<_>, Vec<_>) = told.into_iter().partition(|found| words.all_occur_in(&found.text()));
     if whole.is_empty() { rest.into_iter().filter(|found| words.any_occurs_in(&found.text())).collect() } else { whole }
 }
 
-fn tell<'a>(message: &'a Message, slice: Shown<'a>) -> Option<Found<'a>> {
+fn tell<'a>(message: &'a Message, conversation: Option<ConversationId>, slice: Shown<'a>) -> Option<Found<'a>> {
     let own = match (slice.message_type, slice.own) {
         // Clients take a plain text here, whatever was sent.
         (MessageType::SystemMessage, Own::Content { .. }) => match &message.body {
@@ -115,7 +131,7 @@ fn tell<'a>(message: &'a Message, slice: Shown<'a>) -> Option<Found<'a>> {
         message_id: message.id,
         created_at: message.created_at,
         agent_id: message.agent_id,
-        conversation_id: None,
+        conversation_id: conversation,
         own,
     })
 }
@@ -157,7 +173,7 @@ mod tests {
             labels: Labels::default(),
             created_at: Timestamp::from_timestamp_micros(1_768_471_200_000_007).expect("a time"),
         };
-        let found = found(&message, speech, &query.parse().expect("words"));
+        let found = found(&message, None, speech, &query.parse().expect("words"));
         found.iter().map(|one| serde_json::to_value(one).expect("JSON")).collect()
     }
 
@@ -222,6 +238,7 @@ mod tests {
             (json!({"query": "x", "limit": 1e300}), "body.limit: must be at most 1000"),
             (json!({"query": "x", "search_mode": "magic"}), "body.search_mode: must be one of"),
             (json!({"query": "x", "agent_id": "agent-1"}), "body.agent_id: String should match"),
+            (json!({"query": "x", "conversation_id": "mine"}), "body.conversation_id: String should match"),
             (json!({"query": "x", "start_date": "soon"}), "body.start_date: must be a date"),
         ] {
             let refused = SearchRequest::parse(&body).expect_err("a refusal").to_string();

@@ -1,9 +1,10 @@
 //! The two spellings of a time in answers (api/00 §3), and the many in requests.
 
-use chrono::{DateTime, Duration, NaiveDate, NaiveDateTime, SecondsFormat};
+use chrono::{DateTime, Datelike as _, Duration, NaiveDate, NaiveDateTime, SecondsFormat};
 use serde::Serializer;
 
 use crate::domain::Timestamp;
+use crate::wire::read::{BodyError, Node};
 
 /// In events and messages: whole seconds and an explicit offset, `2026-01-15T10:00:00+00:00`.
 #[must_use]
@@ -15,6 +16,21 @@ pub fn in_events(at: Timestamp) -> String {
 #[must_use]
 pub fn elsewhere(at: Timestamp) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// A time that a client wrote: ISO 8601, in UTC where it says no offset, of a year that all clients can read again.
+#[must_use]
+pub fn parse(text: &str) -> Option<Timestamp> {
+    let at = text.parse::<Timestamp>().or_else(|_| text.parse::<NaiveDateTime>().map(|local| local.and_utc())).ok()?;
+    (1..=9999).contains(&at.year()).then_some(at)
+}
+
+/// The same of a field of a body.
+///
+/// # Errors
+/// It is no time.
+pub fn read(node: &Node<'_>) -> Result<Timestamp, BodyError> {
+    parse(node.string()?).ok_or_else(|| node.malformed("must be a time in ISO 8601, such as 2026-01-15T10:00:00Z"))
 }
 
 /// [`in_events`] for `serialize_with`.
@@ -99,5 +115,16 @@ mod tests {
             assert_eq!(moment(text, Bound::Start), None, "{text}");
         }
         assert_eq!(moment("+262142-12-31", Bound::End), None, "there is nothing after the last day");
+    }
+
+    #[test]
+    fn a_time_may_leave_out_its_offset_but_not_the_rest() {
+        let wanted = "2026-01-15T10:00:00.5Z".parse::<Timestamp>().ok();
+        for text in ["2026-01-15T10:00:00.5Z", "2026-01-15T11:00:00.500+01:00", "2026-01-15T10:00:00.5"] {
+            assert_eq!(parse(text), wanted, "{text}");
+        }
+        for text in ["", "2026-01-15", "10:00", "+12026-01-15T10:00:00Z", "0000-01-15T10:00:00Z"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
     }
 }

@@ -29,7 +29,7 @@ pub(super) async fn of_run(store: &dyn Store, run: &Run, rules: &[ToolRule]) -> 
     }
     let mut history = History::default();
     for run_id in chain.into_iter().rev() {
-        let filter = MessageFilter { agent: run.agent_id, run: Some(run_id) };
+        let filter = MessageFilter::run(run.agent_id, run_id);
         let mut after = None;
         loop {
             let page = Page { after, before: None, limit: READ, order: Order::Ascending };

@@ -63,21 +63,22 @@ pub fn options(settings: &AgentSettings) -> ModelOptions {
     let reasoning = field("reasoning").or_else(|| field("thinking"));
     let of_reasoning = |name: &str| reasoning.and_then(|reasoning| reasoning.get(name));
     let effort = of_reasoning("reasoning_effort").or_else(|| field("effort")).and_then(Value::as_str);
+    let older = |name: &str| settings.other.get(name).filter(given);
     let is_on = match of_reasoning("type").and_then(Value::as_str) {
         Some("disabled") => Some(false),
         Some(_) => Some(true),
         None => effort.map(|effort| effort != "none"),
     };
+    let is_on = is_on.or_else(|| older("reasoning").or_else(|| older("enable_reasoner"))?.as_bool());
+    let budget = of_reasoning("budget_tokens").or_else(|| of_reasoning("thinking_budget")).and_then(tokens);
+    // By default it is 0, which sets no limit.
+    let budget = budget.or_else(|| older("max_reasoning_tokens").and_then(tokens).filter(|tokens| *tokens > 0));
     let is_parallel = or_own("parallel_tool_calls", "parallel_tool_calls").and_then(Value::as_bool);
     ModelOptions {
         temperature: field("temperature").and_then(Value::as_f64),
         max_output_tokens: or_own("max_output_tokens", "max_tokens").and_then(tokens),
         parallel_tool_calls: is_parallel.unwrap_or(false),
-        reasoning: ReasoningOptions {
-            is_on,
-            effort: effort.map(str::to_owned),
-            budget_tokens: of_reasoning("budget_tokens").or_else(|| of_reasoning("thinking_budget")).and_then(tokens),
-        },
+        reasoning: ReasoningOptions { is_on, effort: effort.map(str::to_owned), budget_tokens: budget },
         response_format: or_own("response_format", "response_format").cloned(),
     }
 }

@@ -46,7 +46,7 @@ impl Worker {
     }
 
     async fn answer_one(&self, expired: ExpiredApproval) -> Result<(), StoreError> {
-        let ExpiredApproval { tenant, request } = expired;
+        let ExpiredApproval { tenant, thread, request } = expired;
         let (Body::ApprovalRequest(asked), Some(step), Some(run)) = (&request.body, request.step_id, request.run_id)
         else {
             return Err(StoreError::Corrupt(format!("{} asks for nothing", request.id)));
@@ -75,7 +75,7 @@ impl Worker {
             ..asking.request
         };
         let seams = &self.services.seams;
-        let new = NewRun::new(tenant, request.agent_id, wanted, vec![response], 1, seams);
+        let new = NewRun::new(tenant, thread, wanted, vec![response], 1, seams);
         match self.services.store.accept_run(&new).await? {
             Accepted::New(entry) => {
                 self.services.relay.nudge(vec![entry]);

@@ -7,7 +7,7 @@ use holdfast_shared::domain::builtin_tools::{
     CORE_MEMORY_APPEND, CORE_MEMORY_REPLACE, MEMORY, MEMORY_APPLY_PATCH, MEMORY_INSERT, MEMORY_REPLACE, MEMORY_RETHINK,
 };
 use holdfast_shared::domain::ids::BlockId;
-use holdfast_shared::domain::limits::{BLOCK_CHARS, TOOL_RETURN_CHARS};
+use holdfast_shared::domain::limits::{BLOCK_CHARS, BLOCK_LABEL_CHARS, TOOL_RETURN_CHARS};
 use holdfast_shared::domain::tool::{ToolCall, ToolReturn};
 use holdfast_shared::ports::store::EditOutcome;
 
@@ -148,14 +148,7 @@ impl Edited<'_> {
     fn add(&mut self, label: String, value: String, description: Option<String>) -> Result<String, ToolError> {
         self.check_free(&label)?;
         check_length(&label, &value, BLOCK_CHARS).map_err(|error| ToolError::value(error.to_string()))?;
-        let details = BlockDetails {
-            limit: BLOCK_CHARS,
-            description,
-            read_only: false,
-            metadata: None,
-            tags: Vec::new(),
-            hidden: None,
-        };
+        let details = BlockDetails { description, ..BlockDetails::new(BLOCK_CHARS) };
         let Fresh { now, id } = self.fresh;
         let block = Block { id: id(), label, value: value.clone(), details, created_at: now, updated_at: now };
         self.blocks.push(block);
@@ -196,6 +189,9 @@ fn checked_label(label: &str) -> Result<String, ToolError> {
         return Err(ToolError::value(format!(
             "'{label}' cannot be a label: give letters, digits, '_', '-', '.' or '/', as in /memories/plans."
         )));
+    }
+    if label.chars().count() > BLOCK_LABEL_CHARS {
+        return Err(ToolError::value(format!("A label has at most {BLOCK_LABEL_CHARS} characters.")));
     }
     Ok(label.to_owned())
 }

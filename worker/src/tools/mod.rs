@@ -395,14 +395,7 @@ mod tests {
             id: new_id(),
             label: label.to_owned(),
             value: value.to_owned(),
-            details: BlockDetails {
-                limit: 100_000,
-                description: None,
-                read_only: false,
-                metadata: None,
-                tags: Vec::new(),
-                hidden: None,
-            },
+            details: BlockDetails::new(100_000),
             created_at: time("2026-03-01T00:00:00Z"),
             updated_at: time("2026-03-01T00:00:00Z"),
         }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use holdfast_shared::domain::Timestamp;
 use holdfast_shared::domain::agent::Agent;
-use holdfast_shared::domain::block::BlockChange;
+use holdfast_shared::domain::block::{Block, BlockChange};
+use holdfast_shared::domain::conversation::{Conversation, ConversationChange};
 use holdfast_shared::domain::event::Event;
-use holdfast_shared::domain::ids::{AgentId, MessageId, RunId, StepId, ToolId, WorkerId};
+use holdfast_shared::domain::ids::{AgentId, BlockId, ConversationId, MessageId, RunId, StepId, ToolId, WorkerId};
 use holdfast_shared::domain::lease::{Lease, TakeoverAfter};
 use holdfast_shared::domain::message::Message;
 use holdfast_shared::domain::page::Page;
@@ -18,6 +19,7 @@ use holdfast_shared::domain::position::SeqId;
 use holdfast_shared::domain::run::Run;
 use holdfast_shared::domain::step::Step;
 use holdfast_shared::domain::tenant::TenantId;
+use holdfast_shared::domain::thread::{Thread, ThreadScope};
 use holdfast_shared::domain::tool::{Tool, ToolReturn};
 use holdfast_shared::ports::event_log::{EventLog, Live, LogError, Subscription};
 use holdfast_shared::ports::store::*;
@@ -228,7 +230,13 @@ impl Store for FakeStore {
     async fn compact(&self, _: &Lease, _: &Compaction) -> Result<(), StoreError> {
         unreachable!("no part of the fan-out")
     }
-    async fn create_agent(&self, _: &TenantId, _: &Agent, _: &Message) -> Result<(), StoreError> {
+    async fn create_agent(&self, _: &TenantId, _: &Agent, _: &[BlockId], _: &[Message]) -> Result<Agent, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn count_agents(&self, _: &TenantId, _: &AgentFilter) -> Result<u64, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn tags(&self, _: &TenantId, _: Option<&str>, _: &Page<String>) -> Result<Vec<String>, StoreError> {
         unreachable!("no part of the fan-out")
     }
     async fn agent(&self, _: &TenantId, _: AgentId) -> Result<Option<Agent>, StoreError> {
@@ -249,17 +257,81 @@ impl Store for FakeStore {
     async fn delete_agent(&self, _: &TenantId, _: AgentId, _: Timestamp) -> Result<bool, StoreError> {
         unreachable!("no part of the fan-out")
     }
-    async fn recompile(&self, _: &TenantId, _: AgentId, _: bool, _: Timestamp) -> Result<Option<String>, StoreError> {
+    async fn recompile(&self, _: &TenantId, _: Thread, _: bool, _: Timestamp) -> Result<Option<String>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn create_block(&self, _: &TenantId, _: &Block) -> Result<(), StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn block(&self, _: &TenantId, _: BlockId) -> Result<Option<Block>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn blocks(&self, _: &TenantId, _: &BlockFilter, _: &Page<BlockId>) -> Result<Vec<Block>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn count_blocks(&self, _: &TenantId, _: &BlockFilter) -> Result<u64, StoreError> {
         unreachable!("no part of the fan-out")
     }
     async fn change_block(
         &self,
         _: &TenantId,
-        _: AgentId,
-        _: &str,
+        _: BlockName<'_>,
         _: &BlockChange,
         _: Timestamp,
     ) -> Result<BlockChanged, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn create_conversation(
+        &self,
+        _: &TenantId,
+        _: &Conversation,
+        _: MessageId,
+        _: Option<&Fork>,
+    ) -> Result<ConversationMade, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn conversation(&self, _: &TenantId, _: ConversationId) -> Result<Option<Conversation>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn conversations(
+        &self,
+        _: &TenantId,
+        _: &ConversationFilter,
+        _: &Page<ConversationId>,
+    ) -> Result<Vec<Conversation>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn change_conversation(
+        &self,
+        _: &TenantId,
+        _: ConversationId,
+        _: &ConversationChange,
+        _: Timestamp,
+    ) -> Result<Option<Conversation>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn delete_conversation(&self, _: &TenantId, _: ConversationId, _: Timestamp) -> Result<bool, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn delete_block(&self, _: &TenantId, _: BlockId, _: Timestamp) -> Result<bool, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn attach_block(
+        &self,
+        _: &TenantId,
+        _: AgentId,
+        _: BlockId,
+        _: Timestamp,
+    ) -> Result<BlockChanged<Agent>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn detach_block(
+        &self,
+        _: &TenantId,
+        _: AgentId,
+        _: BlockId,
+        _: Timestamp,
+    ) -> Result<BlockChanged<Agent>, StoreError> {
         unreachable!("no part of the fan-out")
     }
     async fn put_tool(&self, _: Option<&TenantId>, _: &Tool) -> Result<Tool, StoreError> {
@@ -304,6 +376,7 @@ impl Store for FakeStore {
         &self,
         _: &TenantId,
         _: Option<AgentId>,
+        _: ThreadScope,
         _: &MessageSearch,
     ) -> Result<Vec<FoundMessage>, StoreError> {
         unreachable!("no part of the fan-out")
@@ -330,7 +403,10 @@ impl Store for FakeStore {
         unreachable!("no part of the fan-out")
     }
 
-    async fn active_run_by_content(&self, _: AgentId, _: &str) -> Result<Option<Run>, StoreError> {
+    async fn run_by_otid(&self, _: Thread, _: &str) -> Result<Option<Run>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn active_run_by_content(&self, _: Thread, _: &str) -> Result<Option<Run>, StoreError> {
         unreachable!("no part of the fan-out")
     }
     async fn runs(&self, _: &TenantId, _: &RunFilter, _: &Page<RunId>) -> Result<Vec<Run>, StoreError> {

@@ -132,6 +132,7 @@ fn new_run(id: RunId, attachment: Attachment) -> Run {
         id,
         tenant: TenantId::default(),
         agent_id: seams.id::<AgentId>(),
+        conversation_id: None,
         request: RunRequest {
             run_type: RunType::SendMessageStreaming,
             attachment,

@@ -1,4 +1,4 @@
-//! Agents with their tags and blocks.
+//! Agents with their tags.
 
 use std::collections::HashMap;
 
@@ -6,25 +6,27 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::page::{self, Keys, Place};
-use super::{Adapter, Builder, Conn, FIND, Row, document, id, list_of_ids, messages, moment, tools};
+use super::{Adapter, Builder, Conn, FIND, Row, approvals, blocks, document, id, list_of_ids, messages, moment, tools};
 use crate::domain::Timestamp;
-use crate::domain::agent::{Agent, AgentSettings, PendingApproval};
-use crate::domain::block::Block;
-use crate::domain::ids::{AgentId, Id as _, MessageId};
+use crate::domain::agent::{Agent, AgentSettings};
+use crate::domain::block::{Block, double_label};
+use crate::domain::ids::{AgentId, BlockId, Id as _, MessageId};
 use crate::domain::message::{Body, Content, Message};
-use crate::domain::page::Page;
+use crate::domain::page::{Order, Page};
 use crate::domain::prompt::{self, PromptFacts};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
-use crate::ports::store::{AgentChange, AgentFilter, SettingsEdit, StoreError};
+use crate::domain::thread::Thread;
+use crate::ports::store::{AgentChange, AgentFilter, AgentOrder, SettingsEdit, StoreError};
 use crate::store::values::{self, folded, micros, plain};
 
 pub(super) async fn create(
     store: &Adapter,
     tenant: &TenantId,
     agent: &Agent,
-    system: &Message,
-) -> Result<(), StoreError> {
+    attached: &[BlockId],
+    messages: &[Message],
+) -> Result<Agent, StoreError> {
     let mut tx = store.begin().await?;
     sqlx::query(
         "INSERT INTO agents (id, tenant, name, name_folded, settings, created_at, updated_at) \
@@ -40,10 +42,27 @@ pub(super) async fn create(
     .execute(&mut *tx)
     .await?;
     insert_tags(&mut tx, agent.id, &agent.settings.tags).await?;
-    insert_blocks(&mut tx, agent.id, &agent.blocks).await?;
-    messages::insert_system(&mut tx, system).await?;
+    insert_references(&mut tx, agent.id, &agent.settings).await?;
+    let mut memory = blocks::replace(&mut tx, tenant, agent.id, attached).await?;
+    memory.extend(agent.blocks.iter().cloned());
+    if let Some(label) = double_label(&memory) {
+        return Err(StoreError::LabelTwice(label.to_owned()));
+    }
+    for block in &agent.blocks {
+        blocks::insert(&mut tx, tenant, block).await?;
+        blocks::append(&mut tx, agent.id, block).await?;
+    }
+    if let Some((system, others)) = messages.split_first() {
+        let thread = Thread::own(agent.id);
+        messages::insert_thread(&mut tx, thread, system).await?;
+        messages::append(&mut tx, thread, others).await?;
+    }
+    if !attached.is_empty() {
+        recompile(&mut tx, agent.id, &agent.settings, &memory, agent.created_at).await?;
+    }
+    let stored = get_in(&mut tx, tenant, agent.id).await?;
     tx.commit().await?;
-    Ok(())
+    stored.ok_or_else(|| StoreError::Corrupt(format!("{} is not there", agent.id)))
 }
 
 async fn insert_tags(conn: &mut Conn, agent: AgentId, tags: &[String]) -> Result<(), StoreError> {
@@ -58,37 +77,15 @@ async fn insert_tags(conn: &mut Conn, agent: AgentId, tags: &[String]) -> Result
     Ok(())
 }
 
-/// Adds a block behind those that the agent has.
-pub(super) async fn append_block(conn: &mut Conn, agent: AgentId, block: &Block) -> Result<(), StoreError> {
-    let place: i64 = sqlx::query_scalar("SELECT coalesce(max(place), -1) + 1 FROM blocks WHERE agent_id = $1")
-        .bind(agent.uuid())
-        .fetch_one(&mut *conn)
-        .await?;
-    insert_block(conn, agent, block, place).await
-}
-
-async fn insert_blocks(conn: &mut Conn, agent: AgentId, blocks: &[Block]) -> Result<(), StoreError> {
-    for (block, place) in blocks.iter().zip(0_i64..) {
-        insert_block(conn, agent, block, place).await?;
+async fn insert_references(conn: &mut Conn, agent: AgentId, settings: &AgentSettings) -> Result<(), StoreError> {
+    for (kind, value) in settings.references() {
+        sqlx::query("INSERT INTO agent_references (agent_id, kind, value) VALUES ($1, $2, $3)")
+            .bind(agent.uuid())
+            .bind(kind.setting())
+            .bind(plain(value))
+            .execute(&mut *conn)
+            .await?;
     }
-    Ok(())
-}
-
-async fn insert_block(conn: &mut Conn, agent: AgentId, block: &Block, place: i64) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO blocks (id, agent_id, place, label, value, details, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-    )
-    .bind(block.id.uuid())
-    .bind(agent.uuid())
-    .bind(place)
-    .bind(plain(&block.label))
-    .bind(plain(&block.value))
-    .bind(values::document(&block.details)?)
-    .bind(micros(block.created_at))
-    .bind(micros(block.updated_at))
-    .execute(conn)
-    .await?;
     Ok(())
 }
 
@@ -97,7 +94,7 @@ pub(super) async fn get(store: &Adapter, tenant: &TenantId, id: AgentId) -> Resu
     get_in(&mut conn, tenant, id).await
 }
 
-async fn get_in(conn: &mut Conn, tenant: &TenantId, id: AgentId) -> Result<Option<Agent>, StoreError> {
+pub(super) async fn get_in(conn: &mut Conn, tenant: &TenantId, id: AgentId) -> Result<Option<Agent>, StoreError> {
     let row = sqlx::query(concat!(
         "SELECT ",
         agent_columns!(),
@@ -118,54 +115,104 @@ pub(super) async fn list(
     page: &Page<AgentId>,
 ) -> Result<Vec<Agent>, StoreError> {
     let mut conn = store.reader().acquire().await?;
-    let column = if filter.order_by_updated { "updated_at" } else { "created_at" };
-    let keys = Keys { column, has_ties: true };
-    let after = place(&mut conn, tenant, filter, page.after).await?;
-    let before = place(&mut conn, tenant, filter, page.before).await?;
-
-    let mut builder = Builder::new(concat!("SELECT ", agent_columns!(), " FROM agents WHERE tenant = "));
-    builder.push_bind(tenant.as_str().to_owned()).push(" AND deleted_at IS NULL");
-    if let Some(name) = &filter.name {
-        builder.push(" AND name = ").push_bind(plain(name).into_owned());
-    }
-    if let Some(text) = &filter.query_text {
-        builder.push(" AND ").push(FIND).push("(name_folded, ").push_bind(folded(text)).push(") > 0");
-    }
-    push_tags(&mut builder, filter);
+    let keys = Keys { column: order_column(filter.order_by), has_ties: true };
+    let after = place(&mut conn, tenant, keys, page.after).await?;
+    let before = place(&mut conn, tenant, keys, page.before).await?;
+    let mut builder = matching(agent_columns!(), tenant, filter);
     let direction = page::push(&mut builder, keys, page, after, before);
     let rows = builder.build().fetch_all(&mut *conn).await?;
     let found = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     complete(&mut conn, tenant, direction.restore(found)).await
 }
 
-fn push_tags(builder: &mut Builder, filter: &AgentFilter) {
-    const HAS_TAG: &str = "EXISTS (SELECT 1 FROM agent_tags WHERE agent_id = agents.id AND tag = ";
-    if filter.tags.is_empty() {
-        return;
+pub(super) async fn count(store: &Adapter, tenant: &TenantId, filter: &AgentFilter) -> Result<u64, StoreError> {
+    values::unsigned(matching("count(*)", tenant, filter).build_query_scalar().fetch_one(store.reader()).await?)
+}
+
+/// The beginning of a query for what a filter wants of a tenant's agents.
+fn matching(columns: &'static str, tenant: &TenantId, filter: &AgentFilter) -> Builder {
+    let mut builder = Builder::new("SELECT ");
+    builder.push(columns).push(" FROM agents WHERE deleted_at IS NULL AND tenant = ");
+    builder.push_bind(tenant.as_str().to_owned());
+    if let Some(name) = &filter.name {
+        builder.push(" AND name = ").push_bind(plain(name).into_owned());
     }
-    let joint = if filter.match_all_tags { " AND " } else { " OR " };
-    for (index, tag) in filter.tags.iter().enumerate() {
-        builder.push(if index == 0 { " AND (" } else { joint });
-        builder.push(HAS_TAG).push_bind(plain(tag).into_owned()).push(")");
+    if let Some(text) = &filter.query_text {
+        builder.push(" AND ").push(FIND).push("(name_folded, ").push_bind(folded(text)).push(") > 0");
     }
-    builder.push(")");
+    blocks::push_tags(&mut builder, "agent_tags WHERE agent_id = agents.id", &filter.tags, filter.match_all_tags);
+    if let Some(block) = filter.block {
+        builder.push(" AND EXISTS (SELECT 1 FROM agent_blocks WHERE agent_id = agents.id AND block_id = ");
+        builder.push_bind(block.uuid()).push(")");
+    }
+    if let Some(reason) = filter.last_stop_reason {
+        builder.push(" AND last_stop_reason = ").push_bind(reason.as_str());
+    }
+    for (kind, value) in &filter.references {
+        builder.push(" AND EXISTS (SELECT 1 FROM agent_references WHERE agent_id = agents.id AND kind = ");
+        builder.push_bind(kind.setting()).push(" AND value = ").push_bind(plain(value).into_owned()).push(")");
+    }
+    builder
+}
+
+const fn order_column(order: AgentOrder) -> &'static str {
+    match order {
+        AgentOrder::Creation => "created_at",
+        AgentOrder::Change => "updated_at",
+        AgentOrder::Completion => "coalesce(last_run_completion, 0)",
+    }
+}
+
+/// The tags of a tenant's agents. The cursors are bounds: a tag that no agent has any more still has its place.
+pub(super) async fn tags(
+    store: &Adapter,
+    tenant: &TenantId,
+    text: Option<&str>,
+    page: &Page<String>,
+) -> Result<Vec<String>, StoreError> {
+    const TAG: &str = concat!("tag", bytewise!());
+    let mut builder = Builder::new(concat!(
+        "SELECT tag FROM (SELECT DISTINCT tag FROM agent_tags JOIN agents ON agents.id = agent_tags.agent_id \
+         WHERE agents.deleted_at IS NULL AND agents.tenant = "
+    ));
+    builder.push_bind(tenant.as_str().to_owned()).push(") AS known WHERE TRUE");
+    if let Some(text) = text {
+        // As written it is found in any case; the database's lower case knows ASCII at least.
+        builder.push(" AND (").push(FIND).push("(tag, ").push_bind(plain(text).into_owned()).push(") > 0 OR ");
+        builder.push(FIND).push("(lower(tag), ").push_bind(folded(text)).push(") > 0)");
+    }
+    let (later, earlier) = match page.order {
+        Order::Ascending => (" > ", " < "),
+        Order::Descending => (" < ", " > "),
+    };
+    for (comparison, bound) in [(later, &page.after), (earlier, &page.before)] {
+        if let Some(bound) = bound {
+            builder.push(" AND ").push(TAG).push(comparison).push_bind(plain(bound).into_owned());
+        }
+    }
+    let is_backwards = page.before.is_some() && page.after.is_none();
+    let is_ascending = (page.order == Order::Ascending) != is_backwards;
+    builder.push(" ORDER BY ").push(TAG).push(if is_ascending { " ASC" } else { " DESC" });
+    builder.push(" LIMIT ").push_bind(i64::from(page.limit));
+    let mut tags: Vec<String> = builder.build_query_scalar().fetch_all(store.reader()).await?;
+    if is_backwards {
+        tags.reverse();
+    }
+    Ok(tags)
 }
 
 /// Where a cursor stands. A deleted agent still has its place: deleting while somebody turns the pages is no error.
 async fn place(
     conn: &mut Conn,
     tenant: &TenantId,
-    filter: &AgentFilter,
+    keys: Keys,
     cursor: Option<AgentId>,
 ) -> Result<Option<Place>, StoreError> {
     let Some(cursor) = cursor else { return Ok(None) };
-    let row = sqlx::query("SELECT created_at, updated_at FROM agents WHERE id = $1 AND tenant = $2")
-        .bind(cursor.uuid())
-        .bind(tenant.as_str())
-        .fetch_optional(conn)
-        .await?
-        .ok_or(StoreError::UnknownCursor)?;
-    let key = row.try_get(if filter.order_by_updated { "updated_at" } else { "created_at" })?;
+    let mut builder = Builder::new("SELECT ");
+    builder.push(keys.column).push(" FROM agents WHERE id = ").push_bind(cursor.uuid());
+    builder.push(" AND tenant = ").push_bind(tenant.as_str().to_owned());
+    let key = builder.build_query_scalar().fetch_optional(conn).await?.ok_or(StoreError::UnknownCursor)?;
     Ok(Some(Place { key, tie: Some(cursor.uuid()) }))
 }
 
@@ -178,14 +225,19 @@ pub(super) async fn change(
 ) -> Result<Option<Agent>, StoreError> {
     let mut tx = store.begin().await?;
     let changed = sqlx::query(
-        "UPDATE agents SET updated_at = $3, name = coalesce($4, name), name_folded = coalesce($5, name_folded) \
-         WHERE id = $1 AND tenant = $2 AND deleted_at IS NULL",
+        "UPDATE agents SET updated_at = $3, name = coalesce($4, name), name_folded = coalesce($5, name_folded), \
+         last_stop_reason = coalesce($6, last_stop_reason), \
+         last_run_completion = coalesce($7, last_run_completion), \
+         last_run_duration_ms = coalesce($8, last_run_duration_ms) WHERE id = $1 AND tenant = $2 AND deleted_at IS NULL",
     )
     .bind(id.uuid())
     .bind(tenant.as_str())
     .bind(micros(now))
     .bind(change.name.as_deref().map(plain))
     .bind(change.name.as_deref().map(folded))
+    .bind(change.last_run.stop_reason.map(StopReason::as_str))
+    .bind(change.last_run.completion.map(micros))
+    .bind(change.last_run.duration_ms)
     .execute(&mut *tx)
     .await?;
     if changed.rows_affected() == 0 {
@@ -196,6 +248,13 @@ pub(super) async fn change(
     }
     if let Some(edit) = change.settings {
         edit_settings(&mut tx, id, now, edit).await?;
+    }
+    if let Some(wanted) = &change.block_ids
+        && !blocks::of_agent(&mut tx, id).await?.iter().map(|block| &block.id).eq(wanted)
+    {
+        let memory = blocks::replace(&mut tx, tenant, id, wanted).await?;
+        let Some(settings) = hold(&mut tx, tenant, id).await? else { return Ok(None) };
+        recompile(&mut tx, id, &settings, &memory, now).await?;
     }
     let agent = get_in(&mut tx, tenant, id).await?;
     tx.commit().await?;
@@ -226,11 +285,14 @@ pub(super) async fn edit_settings(
         .await?;
     sqlx::query("DELETE FROM agent_tags WHERE agent_id = $1").bind(id.uuid()).execute(&mut *conn).await?;
     insert_tags(conn, id, &after.tags).await?;
-    let blocks = blocks(conn, id).await?;
+    sqlx::query("DELETE FROM agent_references WHERE agent_id = $1").bind(id.uuid()).execute(&mut *conn).await?;
+    insert_references(conn, id, &after).await?;
+    let blocks = blocks::of_agent(conn, id).await?;
     recompile(conn, id, &after, &blocks, now).await
 }
 
-/// Compiles the agent's system message and puts it in the place of the old one.
+/// Compiles the agent's system message and puts it in the place of the old one. Those of its conversations are out of
+/// date then, and compiled when their next run is claimed.
 pub(super) async fn recompile(
     conn: &mut Conn,
     agent_id: AgentId,
@@ -238,41 +300,33 @@ pub(super) async fn recompile(
     blocks: &[Block],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let text = compile(conn, agent_id, settings, blocks, now).await?;
-    messages::replace_system(conn, agent_id, &Body::System(Content::Text(text))).await
+    let thread = Thread::own(agent_id);
+    sqlx::query("UPDATE agents SET prompt_version = prompt_version + 1 WHERE id = $1")
+        .bind(agent_id.uuid())
+        .execute(&mut *conn)
+        .await?;
+    let text = compile(conn, thread, settings, blocks, now).await?;
+    messages::replace_system(conn, thread, &Body::System(Content::Text(text))).await
 }
 
-async fn compile(
+/// The text of a thread's system message.
+pub(super) async fn compile(
     conn: &mut Conn,
-    agent_id: AgentId,
+    thread: Thread,
     settings: &AgentSettings,
     blocks: &[Block],
     now: Timestamp,
 ) -> Result<String, StoreError> {
-    let outside: i64 = sqlx::query_scalar("SELECT count(*) FROM messages WHERE agent_id = $1 AND NOT in_context")
-        .bind(agent_id.uuid())
-        .fetch_one(conn)
-        .await?;
-    let facts = PromptFacts { agent_id, compiled_at: now, messages_outside: values::unsigned(outside)? };
+    let outside: i64 = sqlx::query_scalar(concat!(
+        "SELECT count(*) FROM ",
+        thread_messages!(),
+        " WHERE thread_id = $1 AND NOT in_context"
+    ))
+    .bind(thread.uuid())
+    .fetch_one(conn)
+    .await?;
+    let facts = PromptFacts { agent_id: thread.agent, compiled_at: now, messages_outside: values::unsigned(outside)? };
     Ok(prompt::compile(settings, blocks, &facts))
-}
-
-pub(super) async fn recompile_on_demand(
-    store: &Adapter,
-    tenant: &TenantId,
-    id: AgentId,
-    is_kept: bool,
-    now: Timestamp,
-) -> Result<Option<String>, StoreError> {
-    let mut tx = store.begin().await?;
-    let Some(settings) = hold(&mut tx, tenant, id).await? else { return Ok(None) };
-    let blocks = blocks(&mut tx, id).await?;
-    let text = compile(&mut tx, id, &settings, &blocks, now).await?;
-    if is_kept {
-        messages::replace_system(&mut tx, id, &Body::System(Content::Text(text.clone()))).await?;
-        tx.commit().await?;
-    }
-    Ok(Some(text))
 }
 
 /// Locks a tenant's agent until the end of the transaction and says its settings.
@@ -288,40 +342,35 @@ pub(super) async fn hold(conn: &mut Conn, tenant: &TenantId, id: AgentId) -> Res
     row.map(|row| document(&row, "settings")).transpose()
 }
 
+/// Whether the tenant has an agent of this id.
+pub(super) async fn is_known(conn: &mut Conn, tenant: &TenantId, id: AgentId) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT 1 FROM agents WHERE id = $1 AND tenant = $2 AND deleted_at IS NULL")
+        .bind(id.uuid())
+        .bind(tenant.as_str())
+        .fetch_optional(conn)
+        .await?;
+    Ok(row.is_some())
+}
+
 pub(super) async fn delete(
     store: &Adapter,
     tenant: &TenantId,
     id: AgentId,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
+    let mut tx = store.begin().await?;
     let deleted = sqlx::query("UPDATE agents SET deleted_at = $3 WHERE id = $1 AND tenant = $2 AND deleted_at IS NULL")
         .bind(id.uuid())
         .bind(tenant.as_str())
         .bind(micros(now))
-        .execute(store.writer())
+        .execute(&mut *tx)
         .await?;
-    Ok(deleted.rows_affected() > 0)
-}
-
-/// An agent's blocks, in the order of attachment.
-pub(super) async fn blocks(conn: &mut Conn, agent: AgentId) -> Result<Vec<Block>, StoreError> {
-    Ok(blocks_of(conn, &[agent]).await?.remove(&agent).unwrap_or_default())
-}
-
-async fn blocks_of(conn: &mut Conn, agents: &[AgentId]) -> Result<HashMap<AgentId, Vec<Block>>, StoreError> {
-    let rows = sqlx::query(concat!(
-        "SELECT id, agent_id, label, value, details, created_at, updated_at FROM blocks WHERE agent_id",
-        in_ids!("$1"),
-        " ORDER BY agent_id, place"
-    ))
-    .bind(list_of_ids(agents.iter().map(|id| id.uuid())))
-    .fetch_all(conn)
-    .await?;
-    let mut blocks: HashMap<AgentId, Vec<Block>> = HashMap::new();
-    for row in &rows {
-        blocks.entry(id(row, "agent_id")?).or_default().push(read_block(row)?);
+    if deleted.rows_affected() == 0 {
+        return Ok(false);
     }
-    Ok(blocks)
+    blocks::remove_all(&mut tx, id).await?;
+    tx.commit().await?;
+    Ok(true)
 }
 
 /// Adds to a tenant's agents what is not in their own rows.
@@ -330,9 +379,9 @@ async fn complete(conn: &mut Conn, tenant: &TenantId, mut agents: Vec<Agent>) ->
         return Ok(agents);
     }
     let ids: Vec<AgentId> = agents.iter().map(|agent| agent.id).collect();
-    let mut blocks = blocks_of(conn, &ids).await?;
+    let mut blocks = blocks::of_agents(conn, ids.iter().copied()).await?;
     let rows = sqlx::query(concat!(
-        "SELECT agent_id, id FROM messages WHERE in_context AND agent_id",
+        "SELECT agent_id, id FROM messages WHERE in_context AND thread_id",
         in_ids!("$1"),
         " ORDER BY agent_id, position"
     ))
@@ -347,32 +396,12 @@ async fn complete(conn: &mut Conn, tenant: &TenantId, mut agents: Vec<Agent>) ->
         agent.blocks = blocks.remove(&agent.id).unwrap_or_default();
         agent.message_ids = messages.remove(&agent.id).unwrap_or_default();
     }
-    attach(conn, tenant, &mut agents).await?;
-    Ok(agents)
-}
-
-/// Adds to a tenant's agents their tools, and the calls that wait for the client.
-pub(super) async fn attach(conn: &mut Conn, tenant: &TenantId, agents: &mut [Agent]) -> Result<(), StoreError> {
-    tools::attach(conn, tenant, agents).await?;
-    let rows = sqlx::query(concat!(
-        "SELECT ",
-        message_columns!(),
-        ", (SELECT approval_deadline FROM agents WHERE agents.id = messages.agent_id) AS approval_deadline \
-         FROM messages WHERE id IN (SELECT pending_approval FROM agents WHERE pending_approval IS NOT NULL AND id",
-        in_ids!("$1"),
-        ")"
-    ))
-    .bind(list_of_ids(agents.iter().map(|agent| agent.id.uuid())))
-    .fetch_all(conn)
-    .await?;
-    for row in &rows {
-        let request = messages::read(row)?;
-        let deadline = row.try_get::<Option<i64>, _>("approval_deadline")?.map(values::moment).transpose()?;
-        if let Some(agent) = agents.iter_mut().find(|agent| agent.id == request.agent_id) {
-            agent.pending_approval = Some(PendingApproval { request, deadline });
-        }
+    tools::attach(conn, tenant, &mut agents).await?;
+    let mut pending = approvals::pending_of(conn, ids.iter().map(|id| id.uuid())).await?;
+    for agent in &mut agents {
+        agent.pending_approval = pending.remove(&agent.id.uuid());
     }
-    Ok(())
+    Ok(agents)
 }
 
 /// An agent as its row has it, without what [`complete`] adds.
@@ -390,17 +419,6 @@ pub(super) fn read(row: &Row) -> Result<Agent, StoreError> {
         last_stop_reason: stop_reason.map(|word| values::word(word, StopReason::parse)).transpose()?,
         last_run_completion: completion.map(values::moment).transpose()?,
         last_run_duration_ms: row.try_get("last_run_duration_ms")?,
-        created_at: moment(row, "created_at")?,
-        updated_at: moment(row, "updated_at")?,
-    })
-}
-
-fn read_block(row: &Row) -> Result<Block, StoreError> {
-    Ok(Block {
-        id: id(row, "id")?,
-        label: row.try_get("label")?,
-        value: row.try_get("value")?,
-        details: document(row, "details")?,
         created_at: moment(row, "created_at")?,
         updated_at: moment(row, "updated_at")?,
     })

@@ -1,13 +1,19 @@
 //! Calls that wait for the client: asked for by a step's commit, settled by another's, by a cancel, or at their deadline.
 
-use sqlx::Row as _;
+use std::collections::HashMap;
 
-use super::{Adapter, Conn, document, ends, id, messages, optional_id};
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::{Adapter, Conn, Row, document, ends, id, list_of_ids, messages, optional_id, runs};
 use crate::domain::Timestamp;
+use crate::domain::agent::PendingApproval;
 use crate::domain::approval::CallAnswer;
 use crate::domain::ids::{AgentId, Id as _, MessageId, RunId, StepId};
 use crate::domain::message::{Answer, Body, Labels, Message};
 use crate::domain::stop_reason::StopReason;
+use crate::domain::tenant::TenantId;
+use crate::domain::thread::Thread;
 use crate::domain::tool::ToolReturn;
 use crate::ports::store::{ApprovalCancel, ApprovalChange, ExpiredApproval, OutboxEntry, StoreError};
 use crate::store::values::{self, micros};
@@ -15,14 +21,14 @@ use crate::store::values::{self, micros};
 /// What the model is told of a call that was denied by cancelling its run (api/03 §4).
 const CANCELLED: &str = "The user cancelled the request, so the tool call was denied.";
 
-/// Carries out what a step changes. The agent's row is locked by then, or is locked now.
-pub(super) async fn change(conn: &mut Conn, agent: AgentId, change: &ApprovalChange) -> Result<(), StoreError> {
+/// Carries out what a step changes.
+pub(super) async fn change(conn: &mut Conn, thread: Thread, change: &ApprovalChange) -> Result<(), StoreError> {
     let (request, deadline) = match change {
         ApprovalChange::Ask { request, deadline } => (Some(*request), *deadline),
         ApprovalChange::Settle => (None, None),
     };
-    sqlx::query("UPDATE agents SET pending_approval = $2, approval_deadline = $3 WHERE id = $1")
-        .bind(agent.uuid())
+    sqlx::query("UPDATE threads SET pending_approval = $2, approval_deadline = $3 WHERE id = $1")
+        .bind(thread.uuid())
         .bind(request.map(|id| id.uuid()))
         .bind(deadline.map(micros))
         .execute(conn)
@@ -31,10 +37,31 @@ pub(super) async fn change(conn: &mut Conn, agent: AgentId, change: &ApprovalCha
 }
 
 /// The message whose calls wait, if any do.
-pub(super) async fn pending(conn: &mut Conn, agent: AgentId) -> Result<Option<MessageId>, StoreError> {
+pub(super) async fn pending(conn: &mut Conn, thread: Thread) -> Result<Option<MessageId>, StoreError> {
     let row =
-        sqlx::query("SELECT pending_approval FROM agents WHERE id = $1").bind(agent.uuid()).fetch_one(conn).await?;
+        sqlx::query("SELECT pending_approval FROM threads WHERE id = $1").bind(thread.uuid()).fetch_one(conn).await?;
     optional_id(&row, "pending_approval")
+}
+
+/// The calls that wait in each of these threads.
+pub(super) async fn pending_of(
+    conn: &mut Conn,
+    threads: impl Iterator<Item = Uuid>,
+) -> Result<HashMap<Uuid, PendingApproval>, StoreError> {
+    let rows = sqlx::query(concat!(
+        "SELECT messages.id, messages.agent_id, messages.run_id, messages.step_id, messages.body, messages.labels, \
+         messages.created_at, threads.id AS waiting_thread, threads.approval_deadline \
+         FROM threads JOIN messages ON messages.id = threads.pending_approval WHERE threads.id",
+        in_ids!("$1")
+    ))
+    .bind(list_of_ids(threads))
+    .fetch_all(conn)
+    .await?;
+    let read = |row| {
+        let deadline = Row::try_get::<Option<i64>, _>(row, "approval_deadline")?.map(values::moment).transpose()?;
+        Ok((Row::try_get(row, "waiting_thread")?, PendingApproval { request: messages::read(row)?, deadline }))
+    };
+    rows.iter().map(read).collect()
 }
 
 /// The calls of a step that asked: those that need no answer first, then those of the request, whose id it also says.
@@ -70,20 +97,22 @@ pub(super) async fn cancel(
     let mut tx = store.begin().await?;
     // Run, then agent: the order of locks.
     let row = sqlx::query(concat!(
-        "SELECT agent_id FROM runs WHERE id = $1 AND status = 'completed' AND stop_reason = 'requires_approval'",
+        "SELECT agent_id, thread_id FROM runs \
+         WHERE id = $1 AND status = 'completed' AND stop_reason = 'requires_approval'",
         for_update!()
     ))
     .bind(run.uuid())
     .fetch_optional(&mut *tx)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let agent: AgentId = id(&row, "agent_id")?;
+    let thread = runs::thread(&row)?;
+    let agent = thread.agent;
     let waiting = sqlx::query(concat!(
-        "SELECT messages.id, messages.step_id, messages.body FROM agents \
-         JOIN messages ON messages.id = agents.pending_approval WHERE agents.id = $1 AND messages.run_id = $2",
+        "SELECT messages.id, messages.step_id, messages.body FROM threads JOIN agents ON agents.id = threads.agent_id \
+         JOIN messages ON messages.id = threads.pending_approval WHERE threads.id = $1 AND messages.run_id = $2",
         for_update_of_agents!()
     ))
-    .bind(agent.uuid())
+    .bind(thread.uuid())
     .bind(run.uuid())
     .fetch_optional(&mut *tx)
     .await?;
@@ -121,14 +150,14 @@ pub(super) async fn cancel(
     let response = Body::ApprovalResponse(waiting.calls.iter().map(|call| deny(&call.id)).collect());
     let returns = asked.calls.iter().map(|call| ToolReturn::refused(call, CANCELLED.to_owned())).collect();
     let settled = [message(cancel.response, response), message(cancel.returns, Body::ToolReturns(returns))];
-    messages::append(&mut tx, agent, &settled).await?;
-    change(&mut tx, agent, &ApprovalChange::Settle).await?;
+    messages::append(&mut tx, thread, &settled).await?;
+    change(&mut tx, thread, &ApprovalChange::Settle).await?;
     sqlx::query("UPDATE runs SET status = 'cancelled', stop_reason = $2 WHERE id = $1")
         .bind(run.uuid())
         .bind(StopReason::Cancelled.as_str())
         .execute(&mut *tx)
         .await?;
-    let entries = ends::wake_next(&mut tx, agent).await?;
+    let entries = ends::wake_next(&mut tx, thread).await?;
     tx.commit().await?;
     Ok(Some(entries))
 }
@@ -136,19 +165,22 @@ pub(super) async fn cancel(
 pub(super) async fn expired(store: &Adapter, now: Timestamp, limit: u32) -> Result<Vec<ExpiredApproval>, StoreError> {
     let rows = sqlx::query(
         "SELECT agents.tenant, messages.id, messages.agent_id, messages.run_id, messages.step_id, messages.body, \
-         messages.labels, messages.created_at FROM agents JOIN messages ON messages.id = agents.pending_approval \
-         WHERE agents.approval_deadline <= $1 AND agents.deleted_at IS NULL \
-         AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.answers = agents.pending_approval \
+         messages.labels, messages.created_at, messages.thread_id FROM threads \
+         JOIN agents ON agents.id = threads.agent_id JOIN messages ON messages.id = threads.pending_approval \
+         WHERE threads.approval_deadline <= $1 AND agents.deleted_at IS NULL \
+         AND NOT EXISTS (SELECT 1 FROM conversations \
+           WHERE conversations.id = threads.id AND conversations.deleted_at IS NOT NULL) \
+         AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.answers = threads.pending_approval \
            AND runs.status IN ('created', 'running')) \
-         ORDER BY agents.approval_deadline LIMIT $2",
+         ORDER BY threads.approval_deadline LIMIT $2",
     )
     .bind(micros(now))
     .bind(i64::from(limit))
     .fetch_all(store.reader())
     .await?;
     let read = |row| {
-        let tenant = values::word(super::Row::try_get(row, "tenant")?, crate::domain::tenant::TenantId::parse)?;
-        Ok(ExpiredApproval { tenant, request: messages::read(row)? })
+        let tenant = values::word(Row::try_get(row, "tenant")?, TenantId::parse)?;
+        Ok(ExpiredApproval { tenant, thread: runs::thread(row)?, request: messages::read(row)? })
     };
     rows.iter().map(read).collect()
 }

@@ -6,11 +6,12 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::{
-    Adapter, Conn, Row, agents, approvals, document, duration_micros, id, messages, moment, optional_document,
-    optional_id, outbox, runs, seq,
+    Adapter, Conn, Row, agents, approvals, blocks, conversations, document, duration_micros, id, messages, moment,
+    optional_document, optional_id, outbox, runs, seq, tools,
 };
 use crate::domain::Timestamp;
 use crate::domain::agent::AgentSettings;
+use crate::domain::conversation::ConversationSettings;
 use crate::domain::ids::{AgentId, Id as _, MessageId, RunId, StepId, WorkerId};
 use crate::domain::lease::{Lease, LeaseEpoch, TakeoverAfter};
 use crate::domain::message::Body;
@@ -19,6 +20,7 @@ use crate::domain::run::{Run, RunState};
 use crate::domain::step::{OpenStep, RecordedAnswer};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
+use crate::domain::thread::Thread;
 use crate::domain::tool::ToolReturn;
 use crate::ports::store::{Claim, Claimed, Context, Heartbeat, OutboxEntry, StoreError, WorkerFacts};
 use crate::store::values::{self, micros, unsigned};
@@ -31,8 +33,8 @@ const SHORTEST_HOLD: Duration = Duration::from_millis(50);
 pub(super) struct Held {
     /// The run.
     pub(super) run: RunId,
-    /// Its agent.
-    pub(super) agent: AgentId,
+    /// Its thread.
+    pub(super) thread: Thread,
     /// The last archived event.
     pub(super) archived: SeqId,
     /// When it was accepted.
@@ -45,7 +47,7 @@ impl Held {
     pub(super) fn read(row: &Row) -> Result<Self, StoreError> {
         Ok(Self {
             run: id(row, "id")?,
-            agent: id(row, "agent_id")?,
+            thread: runs::thread(row)?,
             archived: seq(row, "archived")?,
             created_at: moment(row, "created_at")?,
             trace: row.try_get("trace")?,
@@ -56,7 +58,7 @@ impl Held {
 /// Checks a lease and locks its run until the end of the transaction, so that no claim comes between check and write.
 pub(super) async fn fence(conn: &mut Conn, lease: &Lease) -> Result<Held, StoreError> {
     let row = sqlx::query(concat!(
-        "SELECT id, agent_id, archived, created_at, trace FROM runs \
+        "SELECT id, agent_id, thread_id, archived, created_at, trace FROM runs \
          WHERE id = $1 AND epoch = $2 AND worker_id = $3 AND status = 'running'",
         for_update!()
     ))
@@ -137,7 +139,7 @@ async fn refusal(conn: &mut Conn, row: &Row, run: &Run, after: TakeoverAfter) ->
         " AS now, (SELECT heartbeat_at FROM workers WHERE id = $1) AS heartbeat_at, \
          (runs.status = 'created' AND ",
         is_blocked!(),
-        ") AS is_blocked FROM runs JOIN agents ON agents.id = runs.agent_id WHERE runs.id = $2"
+        ") AS is_blocked FROM runs JOIN threads ON threads.id = runs.thread_id WHERE runs.id = $2"
     ))
     .bind(row.try_get::<Option<Uuid>, _>("worker_id")?)
     .bind(run.id.uuid())
@@ -169,7 +171,7 @@ async fn take(conn: &mut Conn, row: &Row, run: Run, worker: WorkerId, now: Times
     .execute(&mut *conn)
     .await?;
     let (steps_done, open_step, decided) = if run.state == RunState::Created {
-        enter_context(conn, &run).await?;
+        enter_context(conn, &run, now).await?;
         (0, None, None)
     } else {
         let (steps_done, decided) = steps_done(conn, run.id).await?;
@@ -186,17 +188,23 @@ async fn take(conn: &mut Conn, row: &Row, run: Run, worker: WorkerId, now: Times
 }
 
 /// The input of a run enters the context with the first claim, so that the run before it does not see it.
-async fn enter_context(conn: &mut Conn, run: &Run) -> Result<(), StoreError> {
-    let agent = sqlx::query(concat!("SELECT settings, last_position FROM agents WHERE id = $1", for_update!()))
-        .bind(run.agent_id.uuid())
-        .fetch_one(&mut *conn)
-        .await?;
+async fn enter_context(conn: &mut Conn, run: &Run, now: Timestamp) -> Result<(), StoreError> {
+    let agent =
+        sqlx::query(concat!("SELECT settings, last_position, prompt_version FROM agents WHERE id = $1", for_update!()))
+            .bind(run.agent_id.uuid())
+            .fetch_one(&mut *conn)
+            .await?;
     let settings: AgentSettings = document(&agent, "settings")?;
+    let thread = run.thread();
     // What is asked stays beside its answer.
     if settings.message_buffer_autoclear && run.request.answering.is_none() {
-        messages::clear_context(conn, run.agent_id).await?;
+        messages::clear_context(conn, thread).await?;
     }
-    messages::bring_in_input(conn, run.agent_id, run.id, agent.try_get("last_position")?).await
+    messages::bring_in_input(conn, thread, run.id, agent.try_get("last_position")?).await?;
+    if thread.conversation.is_some() {
+        conversations::refresh_system(conn, thread, &settings, agent.try_get("prompt_version")?, now).await?;
+    }
+    Ok(())
 }
 
 /// How many steps are committed, and why the run ends after the last of them, if it does.
@@ -267,10 +275,11 @@ pub(super) async fn context(store: &Adapter, lease: &Lease) -> Result<Context, S
     let mut conn = store.reader().acquire().await?;
     // This only reads, so the lease is checked without a lock: a zombie that reads harms nobody.
     let row = sqlx::query(concat!(
-        "SELECT tenant, ",
-        agent_columns!(),
-        " FROM agents WHERE id = (SELECT agent_id FROM runs \
-         WHERE id = $1 AND epoch = $2 AND worker_id = $3 AND status = 'running')"
+        "SELECT agents.tenant, ",
+        agent_columns!("agents."),
+        ", runs.agent_id, runs.thread_id, runs.system, conversations.settings AS conversation_settings FROM runs \
+         JOIN agents ON agents.id = runs.agent_id LEFT JOIN conversations ON conversations.id = runs.thread_id \
+         WHERE runs.id = $1 AND runs.epoch = $2 AND runs.worker_id = $3 AND runs.status = 'running'"
     ))
     .bind(lease.run.uuid())
     .bind(lease.epoch.get())
@@ -279,16 +288,20 @@ pub(super) async fn context(store: &Adapter, lease: &Lease) -> Result<Context, S
     .await?
     .ok_or(StoreError::Fenced)?;
     let mut agent = agents::read(&row)?;
-    agent.blocks = agents::blocks(&mut conn, agent.id).await?;
-    let mut messages = messages::in_context(&mut conn, agent.id).await?;
-    let kept =
-        sqlx::query("SELECT system FROM runs WHERE id = $1").bind(lease.run.uuid()).fetch_one(&mut *conn).await?;
-    if let (Some(body), Some(system)) = (optional_document(&kept, "system")?, messages.first_mut()) {
+    if let Some(own) = optional_document::<ConversationSettings>(&row, "conversation_settings")? {
+        own.apply(&mut agent.settings);
+    }
+    agent.blocks = blocks::of_agent(&mut conn, agent.id).await?;
+    let thread = runs::thread(&row)?;
+    let mut messages = messages::in_context(&mut conn, thread).await?;
+    if let (Some(body), Some(system)) = (optional_document(&row, "system")?, messages.first_mut()) {
         system.body = body;
     }
     agent.message_ids = messages.iter().map(|message| message.id).collect();
     let tenant = values::word(row.try_get("tenant")?, TenantId::parse)?;
-    agents::attach(&mut conn, &tenant, std::slice::from_mut(&mut agent)).await?;
+    tools::attach(&mut conn, &tenant, std::slice::from_mut(&mut agent)).await?;
+    agent.pending_approval =
+        approvals::pending_of(&mut conn, std::iter::once(thread.uuid())).await?.remove(&thread.uuid());
     Ok(Context { agent, messages })
 }
 

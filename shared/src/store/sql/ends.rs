@@ -3,13 +3,14 @@
 use sqlx::Row as _;
 
 use super::claims::{self, Held};
-use super::{Adapter, Conn, approvals, events, id, messages, outbox, steps};
+use super::{Adapter, Conn, approvals, conversations, events, id, messages, outbox, steps};
 use crate::domain::event::EventKind;
-use crate::domain::ids::{AgentId, Id as _, RunId};
+use crate::domain::ids::{Id as _, RunId};
 use crate::domain::lease::Lease;
 use crate::domain::message::{Body, Labels, Message};
 use crate::domain::step::{OpenStep, RecordedAnswer, StepError, StepStatus};
 use crate::domain::stop_reason::StopReason;
+use crate::domain::thread::Thread;
 use crate::domain::tool::ToolReturn;
 use crate::ports::store::{ApprovalChange, OutboxEntry, RunEnd, StoreError};
 use crate::store::values::{self, micros, signed};
@@ -22,7 +23,7 @@ const ENDED_CALL: &str = "The run ended before this call finished.";
 pub(super) async fn settle(store: &Adapter, lease: &Lease, end: &RunEnd) -> Result<Vec<OutboxEntry>, StoreError> {
     let mut tx = store.begin().await?;
     let held = claims::fence(&mut tx, lease).await?;
-    if let Some(open) = claims::open_step(&mut tx, held.agent, held.run).await? {
+    if let Some(open) = claims::open_step(&mut tx, held.thread.agent, held.run).await? {
         close_step(&mut tx, &held, &open, end).await?;
     }
     let entries = self::end(&mut tx, &held, end).await?;
@@ -37,7 +38,7 @@ pub(super) async fn settle_created(
 ) -> Result<Option<Vec<OutboxEntry>>, StoreError> {
     let mut tx = store.begin().await?;
     let row = sqlx::query(concat!(
-        "SELECT id, agent_id, archived, created_at, trace FROM runs WHERE id = $1 AND status = 'created'",
+        "SELECT id, agent_id, thread_id, archived, created_at, trace FROM runs WHERE id = $1 AND status = 'created'",
         for_update!()
     ))
     .bind(run.uuid())
@@ -72,37 +73,43 @@ pub(super) async fn end(conn: &mut Conn, held: &Held, end: &RunEnd) -> Result<Ve
     .execute(&mut *conn)
     .await?;
     if end.forgets_messages {
-        sqlx::query("UPDATE messages SET in_context = FALSE WHERE run_id = $1 AND position > 0")
+        // A run brings and makes everything but its thread's system message.
+        sqlx::query("UPDATE messages SET in_context = FALSE WHERE run_id = $1")
             .bind(held.run.uuid())
             .execute(&mut *conn)
             .await?;
     }
     let duration_ms = (end.at - held.created_at).num_milliseconds().max(0);
-    sqlx::query(concat!(
-        "UPDATE agents SET last_stop_reason = $2, last_run_completion = $3, last_run_duration_ms = $4, \
-         line_moved_at = ",
-        now!(),
-        " WHERE id = $1"
-    ))
-    .bind(held.agent.uuid())
+    sqlx::query(
+        "UPDATE agents SET last_stop_reason = $2, last_run_completion = $3, last_run_duration_ms = $4 WHERE id = $1",
+    )
+    .bind(held.thread.agent.uuid())
     .bind(reason.as_str())
     .bind(micros(end.at))
     .bind(duration_ms)
     .execute(&mut *conn)
     .await?;
-    wake_next(conn, held.agent).await
+    sqlx::query(concat!("UPDATE threads SET line_moved_at = ", now!(), " WHERE id = $1"))
+        .bind(held.thread.uuid())
+        .execute(&mut *conn)
+        .await?;
+    if let Some(conversation) = held.thread.conversation {
+        conversations::note_run(conn, conversation, end.at).await?;
+    }
+    wake_next(conn, held.thread).await
 }
 
-/// Puts a hint for the agent's next run into the outbox, unless that has to wait for the client. The agent's row is locked by now, so a run is either accepted
-/// and found here, or will be accepted when this end is visible: none falls between.
-pub(super) async fn wake_next(conn: &mut Conn, agent: AgentId) -> Result<Vec<OutboxEntry>, StoreError> {
+/// Puts a hint for the thread's next run into the outbox, unless that has to wait for the client. The agent's row is
+/// locked by now, so a run is either accepted and found here, or will be accepted when this end is visible: none falls
+/// between.
+pub(super) async fn wake_next(conn: &mut Conn, thread: Thread) -> Result<Vec<OutboxEntry>, StoreError> {
     let row = sqlx::query(concat!(
-        "SELECT runs.id, runs.trace FROM runs JOIN agents ON agents.id = runs.agent_id \
-         WHERE runs.agent_id = $1 AND runs.status = 'created' AND NOT ",
+        "SELECT runs.id, runs.trace FROM runs JOIN threads ON threads.id = runs.thread_id \
+         WHERE runs.thread_id = $1 AND runs.status = 'created' AND NOT ",
         is_blocked!(),
         " ORDER BY runs.arrival LIMIT 1"
     ))
-    .bind(agent.uuid())
+    .bind(thread.uuid())
     .fetch_optional(&mut *conn)
     .await?;
     let Some(row) = row else { return Ok(Vec::new()) };
@@ -137,18 +144,18 @@ async fn close_step(conn: &mut Conn, held: &Held, open: &OpenStep, end: &RunEnd)
             // Nothing has happened: the calls go on waiting for an answer.
             return Ok(());
         }
-        approvals::change(conn, held.agent, &ApprovalChange::Settle).await?;
+        approvals::change(conn, held.thread, &ApprovalChange::Settle).await?;
     }
     let message = Message {
         id: end.closing,
-        agent_id: held.agent,
+        agent_id: held.thread.agent,
         run_id: Some(held.run),
         step_id: Some(recorded.answers.unwrap_or(open.id)),
         body: Body::ToolReturns(all_returns(recorded, status)),
         labels: Labels::default(),
         created_at: end.at,
     };
-    messages::append(conn, held.agent, &[message]).await?;
+    messages::append(conn, held.thread, &[message]).await?;
     steps::forget_returns(conn, open.id).await
 }
 

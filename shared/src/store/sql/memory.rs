@@ -1,15 +1,16 @@
-//! Changes of memory blocks: by the memory tools, and by the client.
+//! What memory tools do to the blocks of an agent.
 
-use super::{Adapter, Conn, agents, claims, document, steps};
+use std::collections::BTreeSet;
+
+use super::{Adapter, Conn, blocks, claims, document, steps};
 use crate::domain::Timestamp;
-use crate::domain::agent::AgentSettings;
-use crate::domain::block::{Block, BlockChange};
-use crate::domain::ids::{AgentId, Id as _, StepId};
+use crate::domain::block::{Block, BlockWriteError, double_label};
+use crate::domain::ids::{AgentId, BlockId, Id as _, StepId};
 use crate::domain::lease::Lease;
 use crate::domain::tenant::TenantId;
 use crate::domain::tool::ToolReturn;
-use crate::ports::store::{BlockChanged, MemoryEdit, StoreError};
-use crate::store::values::{self, micros, plain};
+use crate::ports::store::{EditOutcome, MemoryEdit, StoreError};
+use crate::store::values;
 
 /// A tool call of a step.
 #[derive(Debug, Clone, Copy)]
@@ -29,37 +30,80 @@ pub(super) async fn edit(
     now: Timestamp,
     edit: MemoryEdit<'_>,
 ) -> Result<ToolReturn, StoreError> {
-    let mut tx = store.begin().await?;
-    let held = claims::fence(&mut tx, lease).await?;
-    if let Some(recorded) = recorded(&mut tx, call).await? {
-        return Ok(recorded);
+    loop {
+        let mut tx = store.begin().await?;
+        let held = claims::fence(&mut tx, lease).await?;
+        if let Some(recorded) = recorded(&mut tx, call).await? {
+            return Ok(recorded);
+        }
+        // What the tool touches may be other agents' as well, and all of them are held in one order: so it is tried
+        // before anything is held, and counts if it then touches nothing else.
+        let before = blocks::of_agent(&mut tx, held.thread.agent).await?;
+        let expected = touched(&before, &edit(&before));
+        let Some(agents) = blocks::hold(&mut tx, &expected, Some(held.thread.agent)).await? else { continue };
+        let before = blocks::of_agent(&mut tx, held.thread.agent).await?;
+        let mut outcome = edit(&before);
+        if !touched(&before, &outcome).is_subset(&expected) {
+            continue;
+        }
+        if !agents.contains_key(&held.thread.agent) {
+            outcome = refused(outcome, "this agent was deleted.");
+        } else if let Some(label) = collision(&mut tx, &agents, &held, &outcome).await? {
+            outcome = refused(outcome, &BlockWriteError::LabelTaken(label).to_string());
+        }
+        if let Some(after) = &outcome.blocks {
+            keep_system_message(&mut tx, &held).await?;
+            exchange(&mut tx, &held, &before, after, now).await?;
+            blocks::recompile(&mut tx, &agents, now).await?;
+        }
+        steps::insert_return(&mut tx, held.run, call.step, call.number, &outcome.tool_return).await?;
+        tx.commit().await?;
+        return Ok(outcome.tool_return);
     }
-    // The agent's row stands for its blocks: whoever changes them holds it.
-    let row = sqlx::query(concat!("SELECT settings FROM agents WHERE id = $1", for_update!()))
-        .bind(held.agent.uuid())
-        .fetch_one(&mut *tx)
-        .await?;
-    let settings: AgentSettings = document(&row, "settings")?;
-    let before = agents::blocks(&mut tx, held.agent).await?;
-    let outcome = edit(&before);
-    if let Some(blocks) = &outcome.blocks {
-        exchange(&mut tx, held.agent, &before, blocks, now).await?;
-        keep_system_message(&mut tx, &held).await?;
-        agents::recompile(&mut tx, held.agent, &settings, blocks, now).await?;
+}
+
+fn refused(outcome: EditOutcome, why: &str) -> EditOutcome {
+    match outcome.blocks {
+        None => outcome,
+        Some(_) => EditOutcome { blocks: None, tool_return: outcome.tool_return.failed(why) },
     }
-    steps::insert_return(&mut tx, held.run, call.step, call.number, &outcome.tool_return).await?;
-    tx.commit().await?;
-    Ok(outcome.tool_return)
+}
+
+/// The blocks that an edit changes or takes away.
+fn touched(before: &[Block], outcome: &EditOutcome) -> BTreeSet<BlockId> {
+    let Some(after) = &outcome.blocks else { return BTreeSet::new() };
+    before.iter().filter(|block| !after.contains(block)).map(|block| block.id).collect()
+}
+
+/// A label that another agent would have twice after an edit, if there is one.
+async fn collision(
+    conn: &mut Conn,
+    agents: &blocks::HeldAgents,
+    held: &claims::Held,
+    outcome: &EditOutcome,
+) -> Result<Option<String>, StoreError> {
+    let Some(after) = &outcome.blocks else { return Ok(None) };
+    let others = agents.keys().copied().filter(|agent| *agent != held.thread.agent);
+    for mut memory in blocks::of_agents(conn, others).await?.into_values() {
+        for block in &mut memory {
+            if let Some(changed) = after.iter().find(|changed| changed.id == block.id) {
+                block.clone_from(changed);
+            }
+        }
+        if let Some(label) = double_label(&memory) {
+            return Ok(Some(label.to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// The run goes on with the system message that it has: the model knows what it changed from the results of its calls.
 async fn keep_system_message(conn: &mut Conn, held: &claims::Held) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE runs SET system = coalesce(system, (SELECT body FROM messages WHERE agent_id = $2 AND position = 0)) \
-         WHERE id = $1",
+        "UPDATE runs SET system = coalesce(system, (SELECT body FROM messages \
+           WHERE id = (SELECT system_id FROM threads WHERE threads.id = runs.thread_id))) WHERE id = $1",
     )
     .bind(held.run.uuid())
-    .bind(held.agent.uuid())
     .execute(conn)
     .await?;
     Ok(())
@@ -80,70 +124,41 @@ async fn recorded(conn: &mut Conn, call: Call<'_>) -> Result<Option<ToolReturn>,
     }
 }
 
-/// Puts blocks in the place of those that are there: what differs is written, what is new comes behind the others.
+/// Puts blocks in the place of those that are there: what differs is written, what is new comes behind the others, what
+/// is gone goes for good unless another agent has it.
 async fn exchange(
     conn: &mut Conn,
-    agent: AgentId,
+    held: &claims::Held,
     before: &[Block],
     after: &[Block],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let is_kept = |block: &&Block| after.iter().any(|kept| kept.id == block.id);
-    for gone in before.iter().filter(|block| !is_kept(block)) {
-        sqlx::query("DELETE FROM blocks WHERE id = $1").bind(gone.id.uuid()).execute(&mut *conn).await?;
+    for gone in before.iter().filter(|block| after.iter().all(|kept| kept.id != block.id)) {
+        blocks::remove(conn, held.thread.agent, gone.id).await?;
+        blocks::delete_unless_attached(conn, gone.id).await?;
     }
-    for block in after {
-        match before.iter().find(|known| known.id == block.id) {
-            Some(known) if known == block => {}
-            Some(_) => write(conn, agent, block, now).await?,
-            None => agents::append_block(conn, agent, block).await?,
-        }
+    let is_written = |block: &&Block| before.iter().any(|known| known.id == block.id && known != *block);
+    // Labels that change places would meet each other on the way.
+    for block in after.iter().filter(is_written) {
+        blocks::relabel(conn, block.id, &block.id.to_string()).await?;
     }
-    sqlx::query("UPDATE agents SET updated_at = $2 WHERE id = $1")
-        .bind(agent.uuid())
-        .bind(micros(now))
-        .execute(conn)
-        .await?;
+    for block in after.iter().filter(is_written) {
+        blocks::write(conn, block, now).await?;
+    }
+    let mut tenant = None;
+    for block in after.iter().filter(|block| before.iter().all(|known| known.id != block.id)) {
+        let tenant = match &tenant {
+            Some(known) => known,
+            None => tenant.insert(owner(conn, held.thread.agent).await?),
+        };
+        blocks::insert(conn, tenant, block).await?;
+        blocks::append(conn, held.thread.agent, block).await?;
+    }
     Ok(())
 }
 
-/// Writes a block that is there. Its agent counts as changed.
-async fn write(conn: &mut Conn, agent: AgentId, block: &Block, now: Timestamp) -> Result<(), StoreError> {
-    sqlx::query("UPDATE blocks SET label = $2, value = $3, details = $4, updated_at = $5 WHERE id = $1")
-        .bind(block.id.uuid())
-        .bind(plain(&block.label))
-        .bind(plain(&block.value))
-        .bind(values::document(&block.details)?)
-        .bind(micros(now))
-        .execute(&mut *conn)
-        .await?;
-    sqlx::query("UPDATE agents SET updated_at = $2 WHERE id = $1")
-        .bind(agent.uuid())
-        .bind(micros(now))
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
-pub(super) async fn change_block(
-    store: &Adapter,
-    tenant: &TenantId,
-    agent: AgentId,
-    label: &str,
-    change: &BlockChange,
-    now: Timestamp,
-) -> Result<BlockChanged, StoreError> {
-    let mut tx = store.begin().await?;
-    let Some(settings) = agents::hold(&mut tx, tenant, agent).await? else { return Ok(BlockChanged::NoAgent) };
-    let mut blocks = agents::blocks(&mut tx, agent).await?;
-    let Some(place) = blocks.iter().position(|block| block.label == label) else { return Ok(BlockChanged::NoBlock) };
-    let after = match change.apply(&blocks[place], &blocks, now) {
-        Ok(after) => after,
-        Err(why) => return Ok(BlockChanged::Refused(why)),
-    };
-    write(&mut tx, agent, &after, now).await?;
-    blocks[place] = after.clone();
-    agents::recompile(&mut tx, agent, &settings, &blocks, now).await?;
-    tx.commit().await?;
-    Ok(BlockChanged::Changed(after))
+async fn owner(conn: &mut Conn, agent: AgentId) -> Result<TenantId, StoreError> {
+    let tenant: String =
+        sqlx::query_scalar("SELECT tenant FROM agents WHERE id = $1").bind(agent.uuid()).fetch_one(conn).await?;
+    values::word(&tenant, TenantId::parse)
 }

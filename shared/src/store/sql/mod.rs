@@ -1,7 +1,7 @@
 //! The queries, compiled once for each database. `super` is the database's file: it gives `Db`, `Adapter` and the dialect.
 //!
-//! Order of locks, the same everywhere so that transactions wait for each other and never in a circle: run, then agent.
-//! Nobody who holds an agent's row locks a run.
+//! Order of locks, the same everywhere so that transactions wait for each other and never in a circle: run, then agents,
+//! lowest id first, then blocks, lowest id first. Nobody who holds an agent's row locks a run.
 
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ use serde::de::DeserializeOwned;
 use sqlx::{Database, QueryBuilder, Row as _};
 use uuid::Uuid;
 
-use super::{Adapter, Db, FIND, IN_IDS, IN_TEXTS, list_of_ids, list_of_numbers, list_of_texts};
+use super::{Adapter, Db, FIND, IN_IDS, IN_NUMBERS, IN_TEXTS, list_of_ids, list_of_numbers, list_of_texts};
 use crate::domain::Timestamp;
 use crate::domain::agent::Agent;
-use crate::domain::block::BlockChange;
+use crate::domain::block::{Block, BlockChange};
+use crate::domain::conversation::{Conversation, ConversationChange};
 use crate::domain::event::Event;
-use crate::domain::ids::{AgentId, Id, MessageId, RunId, StepId, ToolId, WorkerId};
+use crate::domain::ids::{AgentId, BlockId, ConversationId, Id, MessageId, RunId, StepId, ToolId, WorkerId};
 use crate::domain::lease::{Lease, TakeoverAfter};
 use crate::domain::message::Message;
 use crate::domain::page::Page;
@@ -23,20 +24,41 @@ use crate::domain::position::SeqId;
 use crate::domain::run::Run;
 use crate::domain::step::Step;
 use crate::domain::tenant::TenantId;
+use crate::domain::thread::{Thread, ThreadScope};
 use crate::domain::tool::{Tool, ToolReturn};
 use crate::ports::store::{
-    Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, BlockChanged, CancelRequest, Claim, Compaction,
-    Context, ContextReset, ExpiredApproval, FeedbackChange, FoundMessage, Heartbeat, MemoryEdit, MessageFilter,
-    MessageScope, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunDeletion, RunEnd, RunFilter, StepCommit,
-    StepFilter, Store, StoreError, ToolFilter, WorkerFacts,
+    Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, BlockChanged, BlockFilter, BlockName,
+    CancelRequest, Claim, Compaction, Context, ContextReset, ConversationFilter, ConversationMade, ExpiredApproval,
+    FeedbackChange, Fork, FoundMessage, Heartbeat, MemoryEdit, MessageFilter, MessageScope, MessageSearch, NewRun,
+    NewStep, OutboxEntry, RequestKey, RunDeletion, RunEnd, RunFilter, StepCommit, StepFilter, Store, StoreError,
+    ToolFilter, WorkerFacts,
 };
 use crate::store::values;
 
 /// The columns that [`runs::read`] wants.
 macro_rules! run_columns {
     () => {
-        "id, tenant, agent_id, status, request, cancel_requested_at, usage, archived, terminal_seq, stop_reason, \
+        "id, tenant, agent_id, thread_id, status, request, cancel_requested_at, usage, archived, terminal_seq, stop_reason, \
          error, created_at, completed_at, ttft_ns"
+    };
+}
+
+/// All messages with the threads that they are in: their own, and the forks that share them.
+macro_rules! thread_messages {
+    () => {
+        thread_messages!("thread_messages")
+    };
+    ($name:literal) => {
+        concat!(
+            "(SELECT id, agent_id, run_id, step_id, role, body, labels, created_at, thread_id, position, in_context \
+           FROM messages \
+         UNION ALL \
+         SELECT messages.id, messages.agent_id, messages.run_id, messages.step_id, messages.role, messages.body, \
+           messages.labels, messages.created_at, shared_messages.thread_id, shared_messages.position, \
+           shared_messages.in_context \
+           FROM shared_messages JOIN messages ON messages.id = shared_messages.message_id) AS ",
+            $name
+        )
     };
 }
 
@@ -59,16 +81,36 @@ macro_rules! step_columns {
 /// The columns that [`agents::read`] wants.
 macro_rules! agent_columns {
     () => {
-        "id, name, settings, last_stop_reason, last_run_completion, last_run_duration_ms, created_at, updated_at"
+        agent_columns!("")
+    };
+    ($table:literal) => {
+        concat!(
+            $table,
+            "id, ",
+            $table,
+            "name, ",
+            $table,
+            "settings, ",
+            $table,
+            "last_stop_reason, ",
+            $table,
+            "last_run_completion, ",
+            $table,
+            "last_run_duration_ms, ",
+            $table,
+            "created_at, ",
+            $table,
+            "updated_at"
+        )
     };
 }
 
-/// Whether a created run has to wait: for a run that executes, for one before it in the agent's line, or for an answer
-/// that the agent waits for. Answers go before everything else.
+/// Whether a created run has to wait: for a run that executes, for one before it in its thread's line, or for an answer
+/// that the thread waits for. Answers go before everything else.
 macro_rules! is_blocked {
     () => {
-        "((runs.answers IS NULL AND agents.pending_approval IS NOT NULL) OR EXISTS (\
-           SELECT 1 FROM runs AS other WHERE other.agent_id = runs.agent_id AND other.id <> runs.id \
+        "((runs.answers IS NULL AND threads.pending_approval IS NOT NULL) OR EXISTS (\
+           SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.id <> runs.id \
            AND (other.status = 'running' OR other.status = 'created' AND (\
              other.answers IS NOT NULL AND runs.answers IS NULL \
              OR (other.answers IS NULL) = (runs.answers IS NULL) AND other.arrival < runs.arrival))))"
@@ -84,8 +126,10 @@ macro_rules! tool_columns {
 
 mod agents;
 mod approvals;
+mod blocks;
 mod claims;
 mod compaction;
+mod conversations;
 mod ends;
 mod events;
 mod history;
@@ -108,8 +152,14 @@ type Builder = QueryBuilder<Db>;
 
 #[async_trait]
 impl Store for Adapter {
-    async fn create_agent(&self, tenant: &TenantId, agent: &Agent, system: &Message) -> Result<(), StoreError> {
-        agents::create(self, tenant, agent, system).await
+    async fn create_agent(
+        &self,
+        tenant: &TenantId,
+        agent: &Agent,
+        attached: &[BlockId],
+        messages: &[Message],
+    ) -> Result<Agent, StoreError> {
+        agents::create(self, tenant, agent, attached, messages).await
     }
 
     async fn agent(&self, tenant: &TenantId, id: AgentId) -> Result<Option<Agent>, StoreError> {
@@ -123,6 +173,19 @@ impl Store for Adapter {
         page: &Page<AgentId>,
     ) -> Result<Vec<Agent>, StoreError> {
         agents::list(self, tenant, filter, page).await
+    }
+
+    async fn count_agents(&self, tenant: &TenantId, filter: &AgentFilter) -> Result<u64, StoreError> {
+        agents::count(self, tenant, filter).await
+    }
+
+    async fn tags(
+        &self,
+        tenant: &TenantId,
+        text: Option<&str>,
+        page: &Page<String>,
+    ) -> Result<Vec<String>, StoreError> {
+        agents::tags(self, tenant, text, page).await
     }
 
     async fn change_agent(
@@ -142,22 +205,109 @@ impl Store for Adapter {
     async fn recompile(
         &self,
         tenant: &TenantId,
-        id: AgentId,
+        thread: Thread,
         is_kept: bool,
         now: Timestamp,
     ) -> Result<Option<String>, StoreError> {
-        agents::recompile_on_demand(self, tenant, id, is_kept, now).await
+        conversations::recompile_on_demand(self, tenant, thread, is_kept, now).await
+    }
+
+    async fn create_block(&self, tenant: &TenantId, block: &Block) -> Result<(), StoreError> {
+        blocks::create(self, tenant, block).await
+    }
+
+    async fn block(&self, tenant: &TenantId, id: BlockId) -> Result<Option<Block>, StoreError> {
+        blocks::get(self, tenant, id).await
+    }
+
+    async fn blocks(
+        &self,
+        tenant: &TenantId,
+        filter: &BlockFilter,
+        page: &Page<BlockId>,
+    ) -> Result<Vec<Block>, StoreError> {
+        blocks::list(self, tenant, filter, page).await
+    }
+
+    async fn count_blocks(&self, tenant: &TenantId, filter: &BlockFilter) -> Result<u64, StoreError> {
+        blocks::count(self, tenant, filter).await
     }
 
     async fn change_block(
         &self,
         tenant: &TenantId,
-        agent: AgentId,
-        label: &str,
+        block: BlockName<'_>,
         change: &BlockChange,
         now: Timestamp,
     ) -> Result<BlockChanged, StoreError> {
-        memory::change_block(self, tenant, agent, label, change, now).await
+        blocks::change(self, tenant, block, change, now).await
+    }
+
+    async fn delete_block(&self, tenant: &TenantId, id: BlockId, now: Timestamp) -> Result<bool, StoreError> {
+        blocks::delete(self, tenant, id, now).await
+    }
+
+    async fn attach_block(
+        &self,
+        tenant: &TenantId,
+        agent: AgentId,
+        block: BlockId,
+        now: Timestamp,
+    ) -> Result<BlockChanged<Agent>, StoreError> {
+        blocks::attach(self, tenant, agent, block, now).await
+    }
+
+    async fn detach_block(
+        &self,
+        tenant: &TenantId,
+        agent: AgentId,
+        block: BlockId,
+        now: Timestamp,
+    ) -> Result<BlockChanged<Agent>, StoreError> {
+        blocks::detach(self, tenant, agent, block, now).await
+    }
+
+    async fn create_conversation(
+        &self,
+        tenant: &TenantId,
+        conversation: &Conversation,
+        system: MessageId,
+        fork: Option<&Fork>,
+    ) -> Result<ConversationMade, StoreError> {
+        conversations::create(self, tenant, conversation, system, fork).await
+    }
+
+    async fn conversation(&self, tenant: &TenantId, id: ConversationId) -> Result<Option<Conversation>, StoreError> {
+        let mut conn = self.reader().acquire().await?;
+        conversations::get(&mut conn, tenant, id).await
+    }
+
+    async fn conversations(
+        &self,
+        tenant: &TenantId,
+        filter: &ConversationFilter,
+        page: &Page<ConversationId>,
+    ) -> Result<Vec<Conversation>, StoreError> {
+        conversations::list(self, tenant, filter, page).await
+    }
+
+    async fn change_conversation(
+        &self,
+        tenant: &TenantId,
+        id: ConversationId,
+        change: &ConversationChange,
+        now: Timestamp,
+    ) -> Result<Option<Conversation>, StoreError> {
+        conversations::change(self, tenant, id, change, now).await
+    }
+
+    async fn delete_conversation(
+        &self,
+        tenant: &TenantId,
+        id: ConversationId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        conversations::delete(self, tenant, id, now).await
     }
 
     async fn put_tool(&self, tenant: Option<&TenantId>, tool: &Tool) -> Result<Tool, StoreError> {
@@ -219,9 +369,10 @@ impl Store for Adapter {
         &self,
         tenant: &TenantId,
         agent: Option<AgentId>,
+        threads: ThreadScope,
         search: &MessageSearch,
     ) -> Result<Vec<FoundMessage>, StoreError> {
-        history::search(self, tenant, agent, search).await
+        history::search(self, tenant, agent, threads, search).await
     }
 
     async fn reset_context(
@@ -265,8 +416,12 @@ impl Store for Adapter {
         runs::by_key(&mut conn, agent, key).await
     }
 
-    async fn active_run_by_content(&self, agent: AgentId, content: &str) -> Result<Option<Run>, StoreError> {
-        runs::active_by_content(self, agent, content).await
+    async fn active_run_by_content(&self, thread: Thread, content: &str) -> Result<Option<Run>, StoreError> {
+        runs::active_by_content(self, thread, content).await
+    }
+
+    async fn run_by_otid(&self, thread: Thread, otid: &str) -> Result<Option<Run>, StoreError> {
+        runs::by_otid(self, thread, otid).await
     }
 
     async fn run(&self, tenant: &TenantId, id: RunId) -> Result<Option<Run>, StoreError> {

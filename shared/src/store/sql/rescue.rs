@@ -65,7 +65,7 @@ async fn orphaned(conn: &mut Conn, silence: i64, pause: i64) -> Result<Vec<Row>,
     Ok(rows)
 }
 
-/// Marks and returns created runs that stand at the head of their agent's line and that nobody took. Nobody may have
+/// Marks and returns created runs that stand at the head of their thread's line and that nobody took. Nobody may have
 /// had the time, so the pause doubles with each hint: a long backlog does not fill the queue with copies of itself.
 async fn unclaimed_heads(conn: &mut Conn, unclaimed: i64, pause: i64) -> Result<Vec<Row>, StoreError> {
     let rows = sqlx::query(concat!(
@@ -77,10 +77,10 @@ async fn unclaimed_heads(conn: &mut Conn, unclaimed: i64, pause: i64) -> Result<
         " - $2 AND hinted_at + (hinted_at - accepted_at) <= ",
         now!(),
         ") \
-           AND EXISTS (SELECT 1 FROM agents WHERE agents.id = runs.agent_id AND agents.line_moved_at <= ",
+           AND EXISTS (SELECT 1 FROM threads WHERE threads.id = runs.thread_id AND threads.line_moved_at <= ",
         now!(),
         " - $1) \
-           AND EXISTS (SELECT 1 FROM agents WHERE agents.id = runs.agent_id AND NOT ",
+           AND EXISTS (SELECT 1 FROM threads WHERE threads.id = runs.thread_id AND NOT ",
         is_blocked!(),
         ") \
            AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.run_id = runs.id) \

@@ -5,7 +5,8 @@ use sqlx::Row as _;
 use super::messages::{self, Visibility};
 use super::page::{self, Keys, Place};
 use super::{
-    Adapter, Builder, Conn, Row, approvals, document, events, id, list_of_ids, moment, optional_document, outbox, seq,
+    Adapter, Builder, Conn, Row, approvals, conversations, document, events, id, list_of_ids, moment,
+    optional_document, outbox, seq,
 };
 use crate::domain::Timestamp;
 use crate::domain::ids::{AgentId, Id as _, RunId};
@@ -15,6 +16,7 @@ use crate::domain::position::SeqId;
 use crate::domain::run::{Attachment, Run, RunState, RunStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
+use crate::domain::thread::{Thread, ThreadScope};
 use crate::ports::store::{Accepted, CancelRequest, NewRun, RequestKey, RunDeletion, RunFilter, StoreError};
 use crate::store::values::{self, micros, plain, signed};
 
@@ -35,6 +37,12 @@ pub(super) async fn accept(store: &Adapter, new: &NewRun) -> Result<Accepted, St
     .fetch_optional(&mut *tx)
     .await?;
     let Some(last_position) = last_position else { return Ok(Accepted::NoAgent) };
+    let thread = run.thread();
+    if let Some(conversation) = thread.conversation
+        && !conversations::exists(&mut tx, thread.agent, conversation).await?
+    {
+        return Ok(Accepted::NoConversation);
+    }
     if let Some(key) = &new.key
         && let Some(earlier) = by_key(&mut tx, run.agent_id, key).await?
     {
@@ -45,7 +53,7 @@ pub(super) async fn accept(store: &Adapter, new: &NewRun) -> Result<Accepted, St
     }
     // There is always room for an answer: those that wait, wait for it.
     if run.request.answering.is_none()
-        && let Some(active) = full_line(&mut tx, run.agent_id, new.max_queued).await?
+        && let Some(active) = full_line(&mut tx, thread, new.max_queued).await?
     {
         return Ok(Accepted::TooMany(active));
     }
@@ -53,7 +61,7 @@ pub(super) async fn accept(store: &Adapter, new: &NewRun) -> Result<Accepted, St
     let input: Vec<Message> =
         new.input.iter().map(|message| Message { run_id: Some(run.id), ..message.clone() }).collect();
     let first = last_position - signed(input.len() as u64)? + 1;
-    messages::insert(&mut tx, &input, first, Visibility::Later).await?;
+    messages::insert(&mut tx, thread, &input, first, Visibility::Later).await?;
     let archived = events::append(&mut tx, run.id, SeqId::START, &new.opening).await?;
     if archived != run.archived {
         let claimed = run.archived;
@@ -66,7 +74,7 @@ pub(super) async fn accept(store: &Adapter, new: &NewRun) -> Result<Accepted, St
 
 /// Why a run does not fit what the agent waits for, if so.
 async fn approval_refusal(conn: &mut Conn, run: &Run) -> Result<Option<Accepted>, StoreError> {
-    let pending = approvals::pending(conn, run.agent_id).await?;
+    let pending = approvals::pending(conn, run.thread()).await?;
     Ok(match (run.request.answering.map(|answering| answering.request), pending) {
         (None, None) => None,
         (None, Some(request)) => Some(Accepted::ApprovalPending(request)),
@@ -81,13 +89,13 @@ async fn approval_refusal(conn: &mut Conn, run: &Run) -> Result<Option<Accepted>
     })
 }
 
-/// The agent's oldest run that is not over, if there is no room for another one behind it.
-async fn full_line(conn: &mut Conn, agent: AgentId, max_queued: u32) -> Result<Option<RunId>, StoreError> {
+/// The thread's oldest run that is not over, if there is no room for another one behind it.
+async fn full_line(conn: &mut Conn, thread: Thread, max_queued: u32) -> Result<Option<RunId>, StoreError> {
     let room = i64::from(max_queued.max(1));
     let rows = sqlx::query(
-        "SELECT id FROM runs WHERE agent_id = $1 AND status IN ('created', 'running') ORDER BY arrival LIMIT $2",
+        "SELECT id FROM runs WHERE thread_id = $1 AND status IN ('created', 'running') ORDER BY arrival LIMIT $2",
     )
-    .bind(agent.uuid())
+    .bind(thread.uuid())
     .bind(room)
     .fetch_all(conn)
     .await?;
@@ -101,8 +109,8 @@ async fn insert(conn: &mut Conn, new: &NewRun) -> Result<(), StoreError> {
     let run = &new.run;
     sqlx::query(concat!(
         "INSERT INTO runs (id, tenant, agent_id, status, background, request, request_key, request_content, trace, \
-         usage, archived, created_at, answers, accepted_at) \
-         VALUES ($1, $2, $3, 'created', $4, $5, $6, $7, $8, $9, $10, $11, $12, ",
+         usage, archived, created_at, answers, thread_id, accepted_at) \
+         VALUES ($1, $2, $3, 'created', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, ",
         now!(),
         ")"
     ))
@@ -118,6 +126,7 @@ async fn insert(conn: &mut Conn, new: &NewRun) -> Result<(), StoreError> {
     .bind(signed(run.archived.get())?)
     .bind(micros(run.created_at))
     .bind(run.request.answering.map(|answering| answering.request.uuid()))
+    .bind(run.thread().uuid())
     .execute(conn)
     .await?;
     Ok(())
@@ -140,17 +149,31 @@ pub(super) async fn by_key(conn: &mut Conn, agent: AgentId, key: &RequestKey) ->
 
 pub(super) async fn active_by_content(
     store: &Adapter,
-    agent: AgentId,
+    thread: Thread,
     content: &str,
 ) -> Result<Option<Run>, StoreError> {
     let row = sqlx::query(concat!(
         "SELECT ",
         run_columns!(),
-        " FROM runs WHERE agent_id = $1 AND status IN ('created', 'running') AND request_key IS NULL \
+        " FROM runs WHERE thread_id = $1 AND status IN ('created', 'running') AND request_key IS NULL \
          AND request_content = $2 ORDER BY arrival LIMIT 1"
     ))
-    .bind(agent.uuid())
+    .bind(thread.uuid())
     .bind(content)
+    .fetch_optional(store.reader())
+    .await?;
+    row.as_ref().map(read).transpose()
+}
+
+pub(super) async fn by_otid(store: &Adapter, thread: Thread, otid: &str) -> Result<Option<Run>, StoreError> {
+    let row = sqlx::query(concat!(
+        "SELECT ",
+        run_columns!(),
+        " FROM runs WHERE id IN (SELECT run_id FROM messages WHERE thread_id = $1 \
+         AND substr(otid, 1, 100) = substr($2, 1, 100) AND otid = $2) ORDER BY arrival DESC LIMIT 1"
+    ))
+    .bind(thread.uuid())
+    .bind(plain(otid))
     .fetch_optional(store.reader())
     .await?;
     row.as_ref().map(read).transpose()
@@ -197,6 +220,15 @@ pub(super) async fn list(
     }
     if let Some(reason) = filter.stop_reason {
         builder.push(" AND stop_reason = ").push_bind(reason.as_str());
+    }
+    match filter.threads {
+        ThreadScope::All => {}
+        ThreadScope::Own => {
+            builder.push(" AND thread_id = agent_id");
+        }
+        ThreadScope::Conversation(conversation) => {
+            builder.push(" AND thread_id = ").push_bind(conversation.uuid());
+        }
     }
     let direction = page::push(&mut builder, ARRIVAL, page, after, before);
     let rows = builder.build().fetch_all(&mut *conn).await?;
@@ -246,22 +278,24 @@ pub(super) async fn request_cancel(store: &Adapter, run: RunId, now: Timestamp) 
 
 pub(super) async fn delete(store: &Adapter, tenant: &TenantId, run: RunId) -> Result<RunDeletion, StoreError> {
     let mut tx = store.begin().await?;
-    let row =
-        sqlx::query(concat!("SELECT agent_id, completed_at FROM runs WHERE id = $1 AND tenant = $2", for_update!()))
-            .bind(run.uuid())
-            .bind(tenant.as_str())
-            .fetch_optional(&mut *tx)
-            .await?;
+    let row = sqlx::query(concat!(
+        "SELECT agent_id, thread_id, completed_at FROM runs WHERE id = $1 AND tenant = $2",
+        for_update!()
+    ))
+    .bind(run.uuid())
+    .bind(tenant.as_str())
+    .fetch_optional(&mut *tx)
+    .await?;
     let Some(row) = row else { return Ok(RunDeletion::NoRun) };
     if row.try_get::<Option<i64>, _>("completed_at")?.is_none() {
         return Ok(RunDeletion::Active);
     }
     // Its answer has to find the run that asked.
     let is_waiting: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM agents JOIN messages ON messages.id = agents.pending_approval \
-         WHERE agents.id = $1 AND messages.run_id = $2)",
+        "SELECT EXISTS (SELECT 1 FROM threads JOIN messages ON messages.id = threads.pending_approval \
+         WHERE threads.id = $1 AND messages.run_id = $2)",
     )
-    .bind(id::<AgentId>(&row, "agent_id")?.uuid())
+    .bind(thread(&row)?.uuid())
     .bind(run.uuid())
     .fetch_one(&mut *tx)
     .await?;
@@ -277,10 +311,12 @@ pub(super) async fn delete(store: &Adapter, tenant: &TenantId, run: RunId) -> Re
 /// A run as its row has it.
 pub(super) fn read(row: &Row) -> Result<Run, StoreError> {
     let tenant = row.try_get::<&str, _>("tenant")?;
+    let Thread { agent, conversation } = thread(row)?;
     Ok(Run {
         id: id(row, "id")?,
         tenant: values::word(tenant, TenantId::parse)?,
-        agent_id: id(row, "agent_id")?,
+        agent_id: agent,
+        conversation_id: conversation,
         request: document(row, "request")?,
         state: read_state(row)?,
         cancel_requested: row.try_get::<Option<i64>, _>("cancel_requested_at")?.is_some(),
@@ -289,6 +325,11 @@ pub(super) fn read(row: &Row) -> Result<Run, StoreError> {
         created_at: moment(row, "created_at")?,
         ttft_ns: row.try_get("ttft_ns")?,
     })
+}
+
+/// The thread in a row's columns.
+pub(super) fn thread(row: &Row) -> Result<Thread, StoreError> {
+    Ok(Thread::of(id(row, "agent_id")?, row.try_get("thread_id")?))
 }
 
 fn read_state(row: &Row) -> Result<RunState, StoreError> {

@@ -38,7 +38,7 @@ pub(super) async fn begin(store: &Adapter, lease: &Lease, step: &NewStep) -> Res
     )
     .bind(step.id.uuid())
     .bind(held.run.uuid())
-    .bind(held.agent.uuid())
+    .bind(held.thread.agent.uuid())
     .bind(i64::from(step.number))
     .bind(plain(step.model.as_str()))
     .bind(values::document(&Usage::default())?)
@@ -77,7 +77,7 @@ pub(super) async fn record_answer(store: &Adapter, lease: &Lease, record: &Answe
                 .bind(record.llm_request_ns)
                 .execute(&mut *tx)
                 .await?;
-            messages::append(&mut tx, held.agent, std::slice::from_ref(message)).await?;
+            messages::append(&mut tx, held.thread, std::slice::from_ref(message)).await?;
         }
     }
     events::extend(&mut tx, &held, &record.events).await?;
@@ -147,9 +147,9 @@ pub(super) async fn commit(
     let mut tx = store.begin().await?;
     let mut held = claims::fence(&mut tx, lease).await?;
     if close(&mut tx, held.run, commit).await? {
-        messages::append(&mut tx, held.agent, &commit.messages).await?;
+        messages::append(&mut tx, held.thread, &commit.messages).await?;
         if let Some(change) = &commit.approval {
-            approvals::change(&mut tx, held.agent, change).await?;
+            approvals::change(&mut tx, held.thread, change).await?;
         }
     }
     held.archived = events::append(&mut tx, held.run, held.archived, &commit.events).await?;

@@ -6,9 +6,9 @@ use super::*;
 pub async fn an_agent_reads_back_as_it_was_stored(store: SharedStore) {
     let (agent, system) = new_agent("Ada", default_settings());
     let tenant = TenantId::default();
-    store.create_agent(&tenant, &agent, &system).await.expect("a new agent");
+    store.create_agent(&tenant, &agent, &[], std::slice::from_ref(&system)).await.expect("a new agent");
     assert_eq!(store.agent(&tenant, agent.id).await.expect("readable"), Some(agent.clone()));
-    let filter = MessageFilter { agent: agent.id, run: None };
+    let filter = MessageFilter::agent(agent.id);
     assert_eq!(store.messages(&filter, &first_page(Order::Ascending)).await.expect("readable"), vec![system]);
     assert_eq!(store.agent(&tenant, new_id()).await.expect("readable"), None);
 }
@@ -19,7 +19,7 @@ pub async fn agents_are_found_by_name_text_and_tags(store: SharedStore) {
     for (name, tags) in [("Ada", vec!["math", "first"]), ("Bob Ärger", vec!["math"]), ("Cy", vec![])] {
         let settings = AgentSettings { tags: tags.into_iter().map(str::to_owned).collect(), ..default_settings() };
         let (agent, system) = new_agent(name, settings);
-        store.create_agent(&tenant, &agent, &system).await.expect("a new agent");
+        store.create_agent(&tenant, &agent, &[], std::slice::from_ref(&system)).await.expect("a new agent");
     }
     let tags = || vec!["math".to_owned(), "first".to_owned()];
     let cases = [
@@ -98,7 +98,10 @@ pub async fn a_changed_block_is_in_the_system_message_at_once(store: SharedStore
         label: Some("ada".to_owned()),
         ..BlockChange::default()
     };
-    let changed = store.change_block(&scene.tenant, scene.agent, "human", &change, later).await.expect("an answer");
+    let changed = store
+        .change_block(&scene.tenant, BlockName::Label(scene.agent, "human"), &change, later)
+        .await
+        .expect("an answer");
     let BlockChanged::Changed(block) = changed else { panic!("{changed:?}") };
     let after = scene.agent().await;
     assert_eq!(after.blocks, [before.blocks[0].clone(), block.clone()]);
@@ -113,16 +116,20 @@ pub async fn a_changed_block_is_in_the_system_message_at_once(store: SharedStore
         other => panic!("{other:?}"),
     };
     let too_long = BlockChange { value: Some("x".repeat(1001)), ..BlockChange::default() };
-    let why = refused(store.change_block(&scene.tenant, scene.agent, "ada", &too_long, later).await);
+    let why = refused(store.change_block(&scene.tenant, BlockName::Label(scene.agent, "ada"), &too_long, later).await);
     assert!(matches!(why, BlockWriteError::TooLong { length: 1001, limit: 1000, .. }), "{why:?}");
     let taken = BlockChange { label: Some("persona".to_owned()), ..BlockChange::default() };
-    let why = refused(store.change_block(&scene.tenant, scene.agent, "ada", &taken, later).await);
+    let why = refused(store.change_block(&scene.tenant, BlockName::Label(scene.agent, "ada"), &taken, later).await);
     assert_eq!(why, BlockWriteError::LabelTaken("persona".to_owned()));
     let nothing = BlockChange::default();
-    let gone = store.change_block(&scene.tenant, scene.agent, "human", &nothing, later).await.expect("an answer");
+    let gone = store
+        .change_block(&scene.tenant, BlockName::Label(scene.agent, "human"), &nothing, later)
+        .await
+        .expect("an answer");
     assert_eq!(gone, BlockChanged::NoBlock);
     let other = TenantId::parse("other").expect("a tenant");
-    let foreign = store.change_block(&other, scene.agent, "ada", &change, later).await.expect("an answer");
+    let foreign =
+        store.change_block(&other, BlockName::Label(scene.agent, "ada"), &change, later).await.expect("an answer");
     assert_eq!(foreign, BlockChanged::NoAgent);
     assert_eq!(scene.agent().await, after, "what is refused changes nothing");
 }
@@ -135,13 +142,18 @@ pub async fn a_system_message_is_compiled_on_demand(store: SharedStore) {
         other => panic!("{other:?}"),
     };
     let before = text(scene.history().await);
-    let tried = store.recompile(&scene.tenant, scene.agent, false, now()).await.expect("an answer").expect("known");
+    let tried = store
+        .recompile(&scene.tenant, Thread::own(scene.agent), false, now())
+        .await
+        .expect("an answer")
+        .expect("known");
     assert!(tried.starts_with("Be kind.") && tried.contains("I help."), "{tried}");
     assert_eq!(text(scene.history().await), before, "only tried");
-    let kept = store.recompile(&scene.tenant, scene.agent, true, now()).await.expect("an answer").expect("known");
+    let kept =
+        store.recompile(&scene.tenant, Thread::own(scene.agent), true, now()).await.expect("an answer").expect("known");
     assert_eq!(text(scene.history().await), kept);
     let other = TenantId::parse("other").expect("a tenant");
-    assert_eq!(store.recompile(&other, scene.agent, true, now()).await.expect("an answer"), None);
+    assert_eq!(store.recompile(&other, Thread::own(scene.agent), true, now()).await.expect("an answer"), None);
 }
 
 /// See the name.

@@ -36,7 +36,7 @@ pub async fn messages_are_found_across_the_agents_of_a_tenant(store: SharedStore
         new.input[0].created_at = same_time - Duration::from_secs(if text == "1" { 9 } else { 5 });
         store.accept_run(&new).await.expect("accepted");
     }
-    let everything = MessageScope::Everything;
+    let everything = MessageScope::Threads(ThreadScope::All);
     for order in [Order::Ascending, Order::Descending] {
         let whole = store.find_messages(&ada.tenant, &everything, &first_page(order)).await.expect("readable");
         let mut by_pages = Vec::new();
@@ -59,7 +59,7 @@ pub async fn messages_are_found_across_the_agents_of_a_tenant(store: SharedStore
     }
     let one = ada.history().await[1].clone();
     let found = store.message(&ada.tenant, one.id).await.expect("readable").expect("known");
-    assert_eq!(found, FoundMessage { message: one.clone(), speech: None });
+    assert_eq!(found, FoundMessage { message: one.clone(), conversation: None, speech: None });
     assert_eq!(store.message(&stranger(), one.id).await.expect("readable"), None);
     let foreign = store.find_messages(&stranger(), &everything, &first_page(Order::Ascending)).await;
     assert_eq!(foreign.expect("readable"), []);
@@ -89,7 +89,7 @@ pub async fn messages_of_a_group_are_found(store: SharedStore) {
         store.accept_run(&new).await.expect("accepted");
     }
     let find = async |agent: AgentId, group: &str| {
-        let scope = MessageScope::Group { agent, group: group.to_owned() };
+        let scope = MessageScope::Group { agent, threads: ThreadScope::All, group: group.to_owned() };
         told(&store.find_messages(&scene.tenant, &scope, &first_page(Order::Ascending)).await.expect("readable"))
     };
     assert_eq!(find(scene.agent, strange).await, ["in", "in too"]);
@@ -133,7 +133,7 @@ pub async fn a_search_covers_all_agents_of_a_tenant(store: SharedStore) {
     speaker.answer(&lease, step, &[said]).await;
     let search = async |tenant: &TenantId, agent: Option<AgentId>, query: &str, limit: u32| {
         let search = MessageSearch { query: query.parse().ok(), roles: Vec::new(), from: None, until: None, limit };
-        told(&store.search_all_messages(tenant, agent, &search).await.expect("readable"))
+        told(&store.search_all_messages(tenant, agent, ThreadScope::All, &search).await.expect("readable"))
     };
     let tenant = &ada.tenant;
     assert_eq!(search(tenant, None, "tea milk", 9).await, ["assistant", "Milk and TEA", "Black tea with milk"]);

@@ -42,12 +42,12 @@ pub async fn pages_of_agents_messages_and_steps_have_no_gap_or_repeat(store: Sha
     for _ in 0..5 {
         let (agent, system) = new_agent("Ada", default_settings());
         let agent = Agent { created_at: same_time, updated_at: same_time, ..agent };
-        store.create_agent(&tenant, &agent, &system).await.expect("a new agent");
+        store.create_agent(&tenant, &agent, &[], std::slice::from_ref(&system)).await.expect("a new agent");
         agents.push(agent.id);
     }
     for order in [Order::Ascending, Order::Descending] {
-        for order_by_updated in [false, true] {
-            let filter = AgentFilter { order_by_updated, ..AgentFilter::default() };
+        for order_by in [AgentOrder::Creation, AgentOrder::Change, AgentOrder::Completion] {
+            let filter = AgentFilter { order_by, ..AgentFilter::default() };
             let mut found = Vec::new();
             let mut page = Page { after: None, before: None, limit: 2, order };
             loop {
@@ -77,7 +77,7 @@ pub async fn pages_of_agents_messages_and_steps_have_no_gap_or_repeat(store: Sha
     assert_eq!(found.iter().map(|step| step.id).collect::<Vec<_>>(), [steps[2], steps[1]]);
     let history = scene.history().await;
     assert_eq!(texts(&history), ["system", "one", "assistant", "assistant", "assistant", "assistant"]);
-    let filter = MessageFilter { agent: scene.agent, run: Some(run) };
+    let filter = MessageFilter::run(scene.agent, run);
     let page = Page { after: None, before: Some(history[4].id), limit: 2, order: Order::Ascending };
     let found = store.messages(&filter, &page).await.expect("readable");
     assert_eq!(found, history[2..4]);
@@ -89,7 +89,7 @@ pub async fn pages_of_agents_messages_and_steps_have_no_gap_or_repeat(store: Sha
 pub async fn unknown_cursors_are_refused(store: SharedStore) {
     let scene = Scene::new(&store).await;
     let run = scene.accept("one").await;
-    let filter = MessageFilter { agent: scene.agent, run: None };
+    let filter = MessageFilter::agent(scene.agent);
     let page = Page { before: Some(new_id()), ..first_page(Order::Ascending) };
     let messages = store.messages(&filter, &page).await.map(|_| ());
     let page = Page { after: Some(new_id()), ..first_page(Order::Ascending) };

@@ -9,13 +9,14 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::domain::Timestamp;
-use crate::domain::agent::{Agent, AgentSettings};
+use crate::domain::agent::{Agent, AgentSettings, ReferenceKind};
 use crate::domain::approval::{Answering, CallAnswer};
 use crate::domain::block::{Block, BlockChange, BlockDetails, BlockWriteError};
 use crate::domain::builtin_tools;
 use crate::domain::compaction::{CompactionStats, CompactionTrigger, Summary};
+use crate::domain::conversation::{Conversation, ConversationChange, ConversationSettings};
 use crate::domain::event::{Event, EventKind};
-use crate::domain::ids::{AgentId, Id, MessageId, RunId, StepId, ToolId, WorkerId};
+use crate::domain::ids::{AgentId, BlockId, ConversationId, Id, MessageId, RunId, StepId, ToolId, WorkerId};
 use crate::domain::lease::{Lease, TakeoverAfter};
 use crate::domain::limits::{APPEND_BATCH_BYTES, READ_BYTES};
 use crate::domain::message::{Answer, AnswerPart, Body, Content, Labels, Message, Role};
@@ -28,20 +29,24 @@ use crate::domain::run::{
 use crate::domain::step::{Feedback, Retry, Step, StepStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
+use crate::domain::thread::{Thread, ThreadScope};
 use crate::domain::tool::{HttpEndpoint, Tool, ToolCall, ToolOptions, ToolReturn, ToolSource, ToolSpec, ToolStatus};
 use crate::domain::tool_rule::ToolRule;
 use crate::domain::usage::{RunUsage, Usage};
 use crate::ports::seams::Seams;
 use crate::ports::store::{
-    Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, ApprovalChange, BlockChanged, CancelRequest,
-    Claim, Claimed, Compaction, ContextReset, EditOutcome, FeedbackChange, FoundMessage, MessageFilter, MessageScope,
-    MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunDeletion, RunEnd, RunFilter, StepCommit, StepFilter,
-    Store, StoreError, ToolFilter, WorkerFacts,
+    Accepted, AgentChange, AgentFilter, AgentOrder, AnswerRecord, ApprovalCancel, ApprovalChange, BlockChanged,
+    BlockFilter, BlockName, CancelRequest, Claim, Claimed, Compaction, ContextReset, ConversationFilter,
+    ConversationMade, ConversationOrder, EditOutcome, FeedbackChange, Fork, FoundMessage, LastRun, MessageFilter,
+    MessageScope, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunDeletion, RunEnd, RunFilter, StepCommit,
+    StepFilter, Store, StoreError, ToolFilter, WorkerFacts,
 };
 
 mod agents;
 mod approvals;
+mod blocks;
 mod compaction;
+mod conversations;
 mod ends;
 mod history;
 mod lists;
@@ -52,7 +57,9 @@ mod tools;
 
 pub use agents::*;
 pub use approvals::*;
+pub use blocks::*;
 pub use compaction::*;
+pub use conversations::*;
 pub use ends::*;
 pub use history::*;
 pub use lists::*;
@@ -75,6 +82,15 @@ macro_rules! store_contract {
             a_client_chooses_what_is_in_context
             a_deleted_agent_is_unknown_but_its_runs_stay
             tenants_see_nothing_of_each_other
+            a_block_is_attached_to_any_number_of_agents_and_outlives_them
+            an_agent_is_given_the_blocks_that_it_is_to_have
+            a_change_of_a_block_is_in_the_prompts_of_all_its_agents
+            a_tool_changes_a_shared_block_for_all_its_agents
+            a_deleted_block_is_taken_from_all_its_agents
+            changes_of_shared_blocks_at_the_same_time_leave_no_old_prompt
+            blocks_are_filtered_and_listed_by_pages
+            agents_are_found_by_their_last_run_and_by_what_they_refer_to
+            the_tags_of_agents_are_listed_once_each
             accepting_stores_run_input_events_and_hint_together
             a_refused_run_leaves_nothing_behind
             the_same_request_many_times_at_once_makes_one_run
@@ -111,6 +127,13 @@ macro_rules! store_contract {
             a_cancel_of_a_created_run_ends_it_without_a_worker
             a_cancel_of_a_running_run_is_heard_at_the_heartbeat
             a_released_run_uses_up_no_attempt
+            a_conversation_has_a_context_and_a_line_of_its_own
+            a_conversation_is_listed_changed_and_deleted
+            a_change_of_the_agent_reaches_a_conversation_with_its_next_run
+            a_fork_shares_messages_and_goes_its_own_way
+            a_fork_ends_where_it_is_told_and_holds_no_open_call
+            a_run_is_found_by_the_key_of_its_message
+            calls_wait_in_the_thread_that_asked
             pages_of_runs_follow_the_requested_order
             pages_of_agents_messages_and_steps_have_no_gap_or_repeat
             unknown_cursors_are_refused
@@ -170,14 +193,7 @@ fn default_settings() -> AgentSettings {
 }
 
 fn block(label: &str, value: &str) -> Block {
-    let details = BlockDetails {
-        limit: 1000,
-        description: Some("notes".to_owned()),
-        read_only: false,
-        metadata: None,
-        tags: Vec::new(),
-        hidden: None,
-    };
+    let details = BlockDetails { description: Some("notes".to_owned()), ..BlockDetails::new(1000) };
     Block {
         id: new_id(),
         label: label.to_owned(),
@@ -211,7 +227,7 @@ impl Scene {
     async fn with_settings(store: &SharedStore, settings: AgentSettings) -> Self {
         let (agent, system) = new_agent("Ada", settings);
         let tenant = TenantId::default();
-        store.create_agent(&tenant, &agent, &system).await.expect("a new agent");
+        store.create_agent(&tenant, &agent, &[], std::slice::from_ref(&system)).await.expect("a new agent");
         Self { store: Arc::clone(store), tenant, agent: agent.id }
     }
 
@@ -234,7 +250,7 @@ impl Scene {
     }
 
     async fn history(&self) -> Vec<Message> {
-        let filter = MessageFilter { agent: self.agent, run: None };
+        let filter = MessageFilter::agent(self.agent);
         self.store.messages(&filter, &first_page(Order::Ascending)).await.expect("readable")
     }
 
@@ -316,6 +332,7 @@ fn new_run(tenant: &TenantId, agent: AgentId, text: &str) -> NewRun {
         id,
         tenant: tenant.clone(),
         agent_id: agent,
+        conversation_id: None,
         request,
         state: RunState::Created,
         cancel_requested: false,

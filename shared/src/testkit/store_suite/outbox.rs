@@ -80,7 +80,7 @@ pub async fn any_text_can_be_stored(store: SharedStore) {
     let (mut agent, system) = new_agent(&strange.repeat(500), settings);
     agent.blocks[0].value = strange.to_owned();
     let tenant = TenantId::default();
-    store.create_agent(&tenant, &agent, &system).await.expect("a new agent");
+    store.create_agent(&tenant, &agent, &[], std::slice::from_ref(&system)).await.expect("a new agent");
     let scene = Scene { store: Arc::clone(&store), tenant, agent: agent.id };
     assert_eq!(scene.agent().await.settings, agent.settings);
     let run = scene.accept(strange).await;

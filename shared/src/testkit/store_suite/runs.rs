@@ -9,7 +9,7 @@ pub async fn accepting_stores_run_input_events_and_hint_together(store: SharedSt
     let Accepted::New(entry) = store.accept_run(&new).await.expect("accepted") else { panic!("it is new") };
     assert_eq!((entry.hint.run, &entry.hint.trace), (new.run.id, &new.trace));
     assert_eq!(scene.run(new.run.id).await, new.run);
-    let filter = MessageFilter { agent: scene.agent, run: Some(new.run.id) };
+    let filter = MessageFilter::run(scene.agent, new.run.id);
     let input = store.messages(&filter, &first_page(Order::Ascending)).await.expect("readable");
     assert_eq!(input, new.input);
     assert_eq!(store.events(new.run.id, SeqId::START).await.expect("readable"), new.opening);
@@ -83,14 +83,14 @@ pub async fn a_key_that_was_used_for_something_else_is_refused(store: SharedStor
 pub async fn a_repeat_without_a_key_can_join_an_active_run(store: SharedStore) {
     let scene = Scene::new(&store).await;
     let content = "hash".to_owned();
-    assert_eq!(store.active_run_by_content(scene.agent, &content).await.expect("an answer"), None);
+    assert_eq!(store.active_run_by_content(Thread::own(scene.agent), &content).await.expect("an answer"), None);
     let new = NewRun { content: Some(content.clone()), ..scene.new_run("hello") };
     store.accept_run(&new).await.expect("accepted");
-    let found = store.active_run_by_content(scene.agent, &content).await.expect("an answer");
+    let found = store.active_run_by_content(Thread::own(scene.agent), &content).await.expect("an answer");
     assert_eq!(found.map(|run| run.id), Some(new.run.id));
-    assert_eq!(store.active_run_by_content(scene.agent, "other").await.expect("an answer"), None);
+    assert_eq!(store.active_run_by_content(Thread::own(scene.agent), "other").await.expect("an answer"), None);
     store.settle_created(new.run.id, &end_of(&new.run, StopReason::Cancelled)).await.expect("settled");
-    assert_eq!(store.active_run_by_content(scene.agent, &content).await.expect("an answer"), None);
+    assert_eq!(store.active_run_by_content(Thread::own(scene.agent), &content).await.expect("an answer"), None);
 }
 
 /// See the name.

@@ -216,7 +216,7 @@ pub async fn a_deleted_tool_is_taken_from_the_agents_of_its_tenant(store: Shared
     let neighbour = Scene::with_settings(&store, talks).await;
     let untouched = neighbour.agent().await;
     let (stranger, system) = new_agent("Eve", settings);
-    store.create_agent(&other(), &stranger, &system).await.expect("a new agent");
+    store.create_agent(&other(), &stranger, &[], std::slice::from_ref(&system)).await.expect("a new agent");
 
     let later = now() + Duration::from_secs(1);
     assert!(store.delete_tool(&tenant, look.id, later).await.expect("deleted"));
