@@ -14,7 +14,7 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use crate::error::ApiError;
-use crate::routes::{agents, blocks, conversations, docs, health, messages, models, runs, tags, tools};
+use crate::routes::{agents, blocks, conversations, docs, health, history, messages, models, runs, steps, tags, tools};
 use crate::{App, Options, Services, auth, cors};
 
 /// Every path with its handlers. [`crate::openapi`] describes them.
@@ -33,6 +33,8 @@ fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
         ("/v1/agents/{agent_id}/messages/async", post(messages::create_async)),
         ("/v1/agents/{agent_id}/messages/cancel", post(messages::cancel)),
         ("/v1/agents/{agent_id}/summarize", post(messages::compact)),
+        ("/v1/agents/{agent_id}/messages/{message_id}", patch(history::refuse_change).fallback(no_route)),
+        ("/v1/agents/{agent_id}/reset-messages", patch(agents::reset_messages)),
         ("/v1/agents/{agent_id}/recompile", post(agents::recompile)),
         ("/v1/agents/{agent_id}/core-memory", get(blocks::memory)),
         ("/v1/agents/{agent_id}/core-memory/blocks", get(blocks::list_attached)),
@@ -70,8 +72,20 @@ fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
         ("/v1/tools/search", any(no_route)),
         ("/v1/tools/run", any(no_route)),
         ("/v1/tools/add-base-tools", any(no_route)),
+        ("/v1/messages", get(history::list)),
+        ("/v1/messages/search", post(history::search)),
+        ("/v1/messages/{message_id}", get(history::retrieve)),
+        // Not served; without this line it would be taken for the id of a message.
+        ("/v1/messages/batches", any(no_route)),
+        ("/v1/steps", get(steps::list)),
+        ("/v1/steps/{step_id}", get(steps::retrieve)),
+        ("/v1/steps/{step_id}/messages", get(steps::messages)),
+        ("/v1/steps/{step_id}/metrics", get(steps::metrics)),
+        ("/v1/steps/{step_id}/trace", get(steps::trace)),
+        ("/v1/steps/{step_id}/feedback", patch(steps::rate)),
         ("/v1/runs", get(runs::list)),
-        ("/v1/runs/{run_id}", get(runs::retrieve)),
+        ("/v1/runs/active", get(runs::list_active)),
+        ("/v1/runs/{run_id}", get(runs::retrieve).delete(runs::delete)),
         ("/v1/runs/{run_id}/messages", get(runs::messages)),
         ("/v1/runs/{run_id}/steps", get(runs::steps)),
         ("/v1/runs/{run_id}/usage", get(runs::usage)),

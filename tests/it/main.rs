@@ -19,6 +19,7 @@ mod examples;
 mod fixtures;
 mod gate;
 mod harness;
+mod history_api;
 mod http;
 mod images;
 mod loop_table;

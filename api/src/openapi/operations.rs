@@ -39,10 +39,10 @@ fn or_empty(schema: Value) -> Value {
 
 impl Operation {
     /// What chooses a page of a list of things with such ids.
-    fn page<I: Id>(self, rows: u32) -> Self {
+    fn page<I: Id>(self, default: u32) -> Self {
         self.query("after", "Only what comes after this one in the order that is asked for", or_empty(id::<I>()))
             .query("before", "Only what comes before this one in the order that is asked for", or_empty(id::<I>()))
-            .query("limit", &format!("At most so many; {rows} if nothing is said"), or_empty(rows()))
+            .query("limit", &format!("At most so many; {default} if nothing is said"), or_empty(rows()))
             .query("order", "`asc`: oldest first; `desc`: newest first", or_empty(words(["asc", "desc"])))
     }
 

@@ -13,7 +13,7 @@ use holdfast_shared::domain::position::SeqId;
 use holdfast_shared::domain::run::{Run, RunState, RunType, RunWork, Speech};
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::thread::{Thread, ThreadScope};
-use holdfast_shared::ports::store::{MessageFilter, all_messages};
+use holdfast_shared::ports::store::{MessageFilter, MessageScope, all_messages};
 use holdfast_shared::telemetry::traces::{self, TRACEPARENT};
 use holdfast_shared::wire::compaction::{compaction, compaction_settings};
 use holdfast_shared::wire::request::SendRequest;
@@ -83,7 +83,11 @@ pub(crate) async fn list(
     let (page, is_reversed) = list_page(query.order()?, query.id("after")?, query.id("before")?, query.limit(PAGE)?);
     let found = app.services.store.agent(&tenant, agent).await?.ok_or(ApiError::NoAgent)?;
     let speech = speech(&query, &found)?;
-    let filter = match query.threads()? {
+    query.check_order_by("created_at")?;
+    // All that is stored is listed, failed calls of tools included: of failed steps nothing is kept that could be added.
+    query.boolean("include_err")?;
+    let threads = query.threads()?;
+    let filter = match threads {
         ThreadScope::All => MessageFilter::agent(agent),
         ThreadScope::Own => MessageFilter::thread(Thread::own(agent)),
         ThreadScope::Conversation(id) => {
@@ -92,7 +96,14 @@ pub(crate) async fn list(
             MessageFilter::thread(known.thread())
         }
     };
-    let mut messages = app.services.store.messages(&filter, &page).await?;
+    let mut messages = match query.one("group_id") {
+        None => app.services.store.messages(&filter, &page).await?,
+        Some(group) => {
+            let scope = MessageScope::Group { agent, threads, group: group.to_owned() };
+            let found = app.services.store.find_messages(&tenant, &scope, &page).await?;
+            found.into_iter().map(|one| one.message).collect()
+        }
+    };
     if is_reversed {
         messages.reverse();
     }
@@ -102,10 +113,11 @@ pub(crate) async fn list(
 /// How calls of a legacy agent's message tool are listed (api/01 §1).
 pub(super) fn speech(query: &QueryFields, agent: &Agent) -> Result<Option<Speech>, ApiError> {
     let is_wanted = query.boolean("use_assistant_message")?.unwrap_or(true);
-    let word = |name: &str, default: &str| query.one(name).unwrap_or(default).to_owned();
+    let word = |name: &str, usual: String| query.one(name).map_or(usual, str::to_owned);
+    let Speech { tool, argument } = Speech::usual();
     Ok((is_wanted && agent.settings.is_legacy()).then(|| Speech {
-        tool: word("assistant_message_tool_name", "send_message"),
-        argument: word("assistant_message_tool_kwarg", "message"),
+        tool: word("assistant_message_tool_name", tool),
+        argument: word("assistant_message_tool_kwarg", argument),
     }))
 }
 

@@ -80,6 +80,10 @@ pub const CALLBACK_PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
 pub const CALLBACKS: usize = 32;
 /// Callbacks that one worker sends to one receiver at the same time, so that a slow one does not hold up others.
 pub const CALLBACKS_TO_ONE: usize = 4;
+/// Most different words of a search.
+pub const SEARCH_WORDS: usize = 32;
+/// Most tags that a client puts on a step.
+pub const STEP_TAGS: usize = 64;
 /// Steps of a run that does not say (api/01 §1).
 pub const DEFAULT_MAX_STEPS: u32 = 50;
 /// The longest that a delivery is held; brokers take it away after 30 minutes by default.

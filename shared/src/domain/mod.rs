@@ -21,6 +21,7 @@ pub mod page;
 pub mod position;
 pub mod prompt;
 pub mod run;
+pub mod search_words;
 pub mod secret;
 pub mod step;
 pub mod stop_reason;

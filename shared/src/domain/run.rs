@@ -275,6 +275,12 @@ pub struct Speech {
 }
 
 impl Speech {
+    /// How agents of a legacy type speak where nobody says otherwise.
+    #[must_use]
+    pub fn usual() -> Self {
+        Self { tool: "send_message".to_owned(), argument: "message".to_owned() }
+    }
+
     /// What a call says; `None` if it is another tool's, or says nothing that can be read.
     #[must_use]
     pub fn said(&self, call: &ToolCall) -> Option<String> {

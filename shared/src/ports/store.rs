@@ -21,8 +21,9 @@ use crate::domain::message::{Body, Message, Role};
 use crate::domain::model::ModelHandle;
 use crate::domain::page::{Order, Page};
 use crate::domain::position::SeqId;
-use crate::domain::run::{Outcome, Run, RunRequest, RunState, RunStatus};
-use crate::domain::step::{OpenStep, Retry, Step, StepError, StepStatus};
+use crate::domain::run::{Outcome, Run, RunRequest, RunState, RunStatus, Speech};
+use crate::domain::search_words::SearchWords;
+use crate::domain::step::{Feedback, OpenStep, Retry, Step, StepError, StepStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
 use crate::domain::thread::{Thread, ThreadScope};
@@ -289,11 +290,96 @@ impl MessageFilter {
     }
 }
 
+/// Which messages to find across a tenant's agents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MessageScope {
+    /// All of these threads, in the order of their creation.
+    Threads(ThreadScope),
+    /// Those of an agent that the client sent in a group, in the order of their creation.
+    Group {
+        /// The agent.
+        agent: AgentId,
+        /// Its threads.
+        threads: ThreadScope,
+        /// The group's id, as sent.
+        group: String,
+    },
+    /// What a step made, in the order of the history. A step that asked has the answers and the results too.
+    Step(StepId),
+}
+
+/// A message that was found across agents.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoundMessage {
+    /// The message.
+    pub message: Message,
+    /// The conversation that it was said in; `None`: the agent's own thread.
+    pub conversation: Option<ConversationId>,
+    /// How its agent speaks, if it is of a legacy type.
+    pub speech: Option<Speech>,
+}
+
+/// Which steps to find across a tenant's agents.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StepFilter {
+    /// Of this agent.
+    pub agent: Option<AgentId>,
+    /// That called this model: its name, or its handle.
+    pub model: Option<String>,
+    /// Not begun before.
+    pub from: Option<Timestamp>,
+    /// Begun before this.
+    pub until: Option<Timestamp>,
+    /// With this feedback.
+    pub feedback: Option<Feedback>,
+    /// With any feedback, or with none.
+    pub has_feedback: Option<bool>,
+    /// With one of these tags; empty means all.
+    pub tags: Vec<String>,
+    /// In one of these traces; empty means all.
+    pub trace_ids: Vec<String>,
+}
+
+/// What a client says of a step; `None` leaves a part as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FeedbackChange {
+    /// New feedback, or that there is none any more.
+    pub feedback: Option<Option<Feedback>>,
+    /// All tags.
+    pub tags: Option<Vec<String>>,
+}
+
+/// What came of deleting a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunDeletion {
+    /// It is gone, with its steps and events. Its messages stay in the agent's history and name no run any more.
+    Deleted,
+    /// No such run for this tenant.
+    NoRun,
+    /// It is not over.
+    Active,
+    /// Its calls wait for the client.
+    Waiting,
+}
+
+/// What came of emptying an agent's context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContextReset {
+    /// Only the system message is left, compiled anew.
+    Emptied,
+    /// No such agent for this tenant.
+    NoAgent,
+    /// This run is not over.
+    Busy(RunId),
+    /// Calls of this run wait for the client: cancel it first with [`Store::cancel_approval`].
+    Waiting(RunId),
+}
+
 /// A search in an agent's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageSearch {
-    /// Text that the message must contain, any case; `None` lists by the other filters only.
-    pub query: Option<String>,
+    /// What the message must contain; `None` lists by the other filters only.
+    pub query: Option<SearchWords>,
     /// One of these roles; empty means user and assistant.
     pub roles: Vec<Role>,
     /// Not before.
@@ -779,6 +865,51 @@ pub trait Store: Send + Sync + 'static {
     /// Messages of an agent that match, newest first.
     async fn search_messages(&self, agent: AgentId, search: &MessageSearch) -> Result<Vec<Message>, StoreError>;
 
+    /// A page of messages across a tenant's agents. Those of deleted agents are told only by their step.
+    async fn find_messages(
+        &self,
+        tenant: &TenantId,
+        scope: &MessageScope,
+        page: &Page<MessageId>,
+    ) -> Result<Vec<FoundMessage>, StoreError>;
+    /// A message; `None` if this tenant has none of that id.
+    async fn message(&self, tenant: &TenantId, id: MessageId) -> Result<Option<FoundMessage>, StoreError>;
+    /// Messages of a tenant's agents, or of one of them, that match, newest first.
+    async fn search_all_messages(
+        &self,
+        tenant: &TenantId,
+        agent: Option<AgentId>,
+        threads: ThreadScope,
+        search: &MessageSearch,
+    ) -> Result<Vec<FoundMessage>, StoreError>;
+    /// Takes everything but the system message out of the context of an agent's own thread, and compiles that one anew. The
+    /// history stays.
+    async fn reset_context(
+        &self,
+        tenant: &TenantId,
+        agent: AgentId,
+        now: Timestamp,
+    ) -> Result<ContextReset, StoreError>;
+
+    // Steps, across agents
+
+    /// A page of a tenant's steps, in the order of their beginning.
+    async fn find_steps(
+        &self,
+        tenant: &TenantId,
+        filter: &StepFilter,
+        page: &Page<StepId>,
+    ) -> Result<Vec<Step>, StoreError>;
+    /// A step; `None` if this tenant has none of that id.
+    async fn step(&self, tenant: &TenantId, id: StepId) -> Result<Option<Step>, StoreError>;
+    /// Notes what the client says of a step, and answers it as it is then; `None` if there is none.
+    async fn rate_step(
+        &self,
+        tenant: &TenantId,
+        id: StepId,
+        change: &FeedbackChange,
+    ) -> Result<Option<Step>, StoreError>;
+
     // Runs, from the outside
 
     /// Accepts a run: run, input, key, opening events and outbox row in one transaction (G1), serialized per agent so
@@ -794,6 +925,8 @@ pub trait Store: Send + Sync + 'static {
     async fn run(&self, tenant: &TenantId, id: RunId) -> Result<Option<Run>, StoreError>;
     /// A page of runs.
     async fn runs(&self, tenant: &TenantId, filter: &RunFilter, page: &Page<RunId>) -> Result<Vec<Run>, StoreError>;
+    /// Deletes a run that is over.
+    async fn delete_run(&self, tenant: &TenantId, id: RunId) -> Result<RunDeletion, StoreError>;
     /// A page of a run's steps.
     async fn steps(&self, run: RunId, page: &Page<StepId>) -> Result<Vec<Step>, StoreError>;
     /// What is recorded of the call of a run whose work is one call; `None`: it was not begun.

@@ -549,6 +549,15 @@ fn llm_options(settings: &AgentSettings) -> LlmOptions {
     }
 }
 
+/// Body of a reset of an agent's context (api/03 §7). The start messages that it can ask for are none: agents of every type
+/// begin without messages here.
+///
+/// # Errors
+/// It has not the form that it should have.
+pub fn check_reset_body(body: &Value) -> Result<(), BodyError> {
+    Node::body(body)?.flag("add_default_initial_messages", false).map(|_| ())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

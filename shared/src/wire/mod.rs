@@ -13,6 +13,7 @@ pub mod read;
 pub mod request;
 pub mod response;
 pub mod run;
+pub mod search;
 pub mod sse;
 pub mod step;
 pub mod time;

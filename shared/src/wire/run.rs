@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::domain::Timestamp;
+use crate::domain::ids::ToolId;
 use crate::domain::message::Message;
 use crate::domain::position::SeqId;
 use crate::domain::run::{Attachment, Run, RunState};
@@ -110,9 +111,9 @@ pub(crate) fn completion_details(usage: &Usage) -> Value {
     usage.reasoning_tokens.map_or(Value::Null, |tokens| json!({"reasoning_tokens": tokens}))
 }
 
-/// `GET /v1/runs/{run_id}/metrics`
+/// `GET /v1/runs/{run_id}/metrics`; `tools_used` are the tools that were called and still exist.
 #[must_use]
-pub fn metrics(run: &Run) -> Value {
+pub fn metrics(run: &Run, tools_used: &[ToolId]) -> Value {
     let run_ns = match &run.state {
         RunState::Created | RunState::Running => None,
         RunState::Ended { at, .. } => nanoseconds(*at - run.created_at),
@@ -125,7 +126,7 @@ pub fn metrics(run: &Run) -> Value {
         "run_start_ns": start_ns(run.created_at),
         "run_ns": run_ns,
         "num_steps": run.usage.step_count,
-        "tools_used": null,
+        "tools_used": tools_used,
         "template_id": null,
         "base_template_id": null,
     })

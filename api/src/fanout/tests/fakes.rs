@@ -20,7 +20,7 @@ use holdfast_shared::domain::position::SeqId;
 use holdfast_shared::domain::run::Run;
 use holdfast_shared::domain::step::Step;
 use holdfast_shared::domain::tenant::TenantId;
-use holdfast_shared::domain::thread::Thread;
+use holdfast_shared::domain::thread::{Thread, ThreadScope};
 use holdfast_shared::domain::tool::{Tool, ToolReturn};
 use holdfast_shared::ports::event_log::{EventLog, Live, LogError, Subscription};
 use holdfast_shared::ports::store::*;
@@ -360,6 +360,41 @@ impl Store for FakeStore {
         unreachable!("no part of the fan-out")
     }
     async fn search_messages(&self, _: AgentId, _: &MessageSearch) -> Result<Vec<Message>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn find_messages(
+        &self,
+        _: &TenantId,
+        _: &MessageScope,
+        _: &Page<MessageId>,
+    ) -> Result<Vec<FoundMessage>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn message(&self, _: &TenantId, _: MessageId) -> Result<Option<FoundMessage>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn search_all_messages(
+        &self,
+        _: &TenantId,
+        _: Option<AgentId>,
+        _: ThreadScope,
+        _: &MessageSearch,
+    ) -> Result<Vec<FoundMessage>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn reset_context(&self, _: &TenantId, _: AgentId, _: Timestamp) -> Result<ContextReset, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn find_steps(&self, _: &TenantId, _: &StepFilter, _: &Page<StepId>) -> Result<Vec<Step>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn step(&self, _: &TenantId, _: StepId) -> Result<Option<Step>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn rate_step(&self, _: &TenantId, _: StepId, _: &FeedbackChange) -> Result<Option<Step>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn delete_run(&self, _: &TenantId, _: RunId) -> Result<RunDeletion, StoreError> {
         unreachable!("no part of the fan-out")
     }
     async fn accept_run(&self, _: &NewRun) -> Result<Accepted, StoreError> {

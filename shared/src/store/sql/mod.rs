@@ -25,13 +25,14 @@ use crate::domain::position::SeqId;
 use crate::domain::run::Run;
 use crate::domain::step::Step;
 use crate::domain::tenant::TenantId;
-use crate::domain::thread::Thread;
+use crate::domain::thread::{Thread, ThreadScope};
 use crate::domain::tool::{Tool, ToolReturn};
 use crate::ports::store::{
     Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, BlockChanged, BlockFilter, BlockName,
-    CancelRequest, Claim, Compaction, Context, ConversationFilter, ConversationMade, ExpiredApproval, Fork, Heartbeat,
-    LoneCall, MemoryEdit, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunEnd, RunFilter,
-    StepCommit, Store, StoreError, TakenCallback, ToolFilter, WorkerFacts,
+    CancelRequest, Claim, Compaction, Context, ContextReset, ConversationFilter, ConversationMade, ExpiredApproval,
+    FeedbackChange, Fork, FoundMessage, Heartbeat, LoneCall, MemoryEdit, MessageFilter, MessageScope, MessageSearch,
+    NewRun, NewStep, OutboxEntry, RequestKey, RunDeletion, RunEnd, RunFilter, StepCommit, StepFilter, Store, StoreError,
+    TakenCallback, ToolFilter, WorkerFacts,
 };
 use crate::store::values;
 
@@ -66,6 +67,15 @@ macro_rules! thread_messages {
 macro_rules! message_columns {
     () => {
         "id, agent_id, run_id, step_id, body, labels, created_at"
+    };
+}
+
+/// The columns that [`steps::read`] wants.
+macro_rules! step_columns {
+    () => {
+        "id, run_id, agent_id, number, status, stop_reason, model, usage, error, retries, started_at, \
+         llm_request_ns, tool_execution_ns, step_ns, feedback, tags, \
+         (SELECT runs.trace FROM runs WHERE runs.id = steps.run_id) AS trace"
     };
 }
 
@@ -124,11 +134,13 @@ mod compaction;
 mod conversations;
 mod ends;
 mod events;
+mod history;
 mod memory;
 mod messages;
 mod outbox;
 mod page;
 mod rescue;
+mod reset;
 mod runs;
 mod steps;
 mod tools;
@@ -342,6 +354,61 @@ impl Store for Adapter {
         messages::search(self, agent, search).await
     }
 
+    async fn find_messages(
+        &self,
+        tenant: &TenantId,
+        scope: &MessageScope,
+        page: &Page<MessageId>,
+    ) -> Result<Vec<FoundMessage>, StoreError> {
+        history::find(self, tenant, scope, page).await
+    }
+
+    async fn message(&self, tenant: &TenantId, id: MessageId) -> Result<Option<FoundMessage>, StoreError> {
+        history::get(self, tenant, id).await
+    }
+
+    async fn search_all_messages(
+        &self,
+        tenant: &TenantId,
+        agent: Option<AgentId>,
+        threads: ThreadScope,
+        search: &MessageSearch,
+    ) -> Result<Vec<FoundMessage>, StoreError> {
+        history::search(self, tenant, agent, threads, search).await
+    }
+
+    async fn reset_context(
+        &self,
+        tenant: &TenantId,
+        agent: AgentId,
+        now: Timestamp,
+    ) -> Result<ContextReset, StoreError> {
+        reset::reset(self, tenant, agent, now).await
+    }
+
+    async fn find_steps(
+        &self,
+        tenant: &TenantId,
+        filter: &StepFilter,
+        page: &Page<StepId>,
+    ) -> Result<Vec<Step>, StoreError> {
+        steps::find(self, tenant, filter, page).await
+    }
+
+    async fn step(&self, tenant: &TenantId, id: StepId) -> Result<Option<Step>, StoreError> {
+        let mut conn = self.reader().acquire().await?;
+        steps::get(&mut conn, tenant, id).await
+    }
+
+    async fn rate_step(
+        &self,
+        tenant: &TenantId,
+        id: StepId,
+        change: &FeedbackChange,
+    ) -> Result<Option<Step>, StoreError> {
+        steps::rate(self, tenant, id, change).await
+    }
+
     async fn accept_run(&self, new: &NewRun) -> Result<Accepted, StoreError> {
         runs::accept(self, new).await
     }
@@ -365,6 +432,10 @@ impl Store for Adapter {
 
     async fn runs(&self, tenant: &TenantId, filter: &RunFilter, page: &Page<RunId>) -> Result<Vec<Run>, StoreError> {
         runs::list(self, tenant, filter, page).await
+    }
+
+    async fn delete_run(&self, tenant: &TenantId, id: RunId) -> Result<RunDeletion, StoreError> {
+        runs::delete(self, tenant, id).await
     }
 
     async fn steps(&self, run: RunId, page: &Page<StepId>) -> Result<Vec<Step>, StoreError> {

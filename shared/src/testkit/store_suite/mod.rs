@@ -27,7 +27,7 @@ use crate::domain::position::SeqId;
 use crate::domain::run::{
     Attachment, ErrorType, Outcome, Run, RunError, RunRequest, RunState, RunStatus, RunType, RunWork, StreamMode,
 };
-use crate::domain::step::{Retry, StepStatus};
+use crate::domain::step::{Feedback, Retry, Step, StepStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
 use crate::domain::thread::{Thread, ThreadScope};
@@ -37,10 +37,10 @@ use crate::domain::usage::{RunUsage, Usage};
 use crate::ports::seams::Seams;
 use crate::ports::store::{
     Accepted, AgentChange, AgentFilter, AgentOrder, AnswerRecord, ApprovalCancel, ApprovalChange, BlockChanged,
-    BlockFilter, BlockName, CancelRequest, Claim, Claimed, Compaction, ConversationFilter, ConversationMade,
-    ConversationOrder, EditOutcome, Fork, LastRun, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry,
-    RequestKey, RunEnd, RunFilter, StepCommit, Store, StoreError, TakenCallback, ToolFilter,
-    WorkerFacts,
+    BlockFilter, BlockName, CancelRequest, Claim, Claimed, Compaction, ContextReset, ConversationFilter,
+    ConversationMade, ConversationOrder, EditOutcome, FeedbackChange, Fork, FoundMessage, LastRun, MessageFilter,
+    MessageScope, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunDeletion, RunEnd, RunFilter, StepCommit,
+    StepFilter, Store, StoreError, ToolFilter, WorkerFacts,
 };
 
 mod agents;
@@ -50,6 +50,7 @@ mod callbacks;
 mod compaction;
 mod conversations;
 mod ends;
+mod history;
 mod lists;
 mod outbox;
 mod runs;
@@ -63,6 +64,7 @@ pub use callbacks::*;
 pub use compaction::*;
 pub use conversations::*;
 pub use ends::*;
+pub use history::*;
 pub use lists::*;
 pub use outbox::*;
 pub use runs::*;
@@ -144,6 +146,15 @@ macro_rules! store_contract {
             unknown_cursors_are_refused
             runs_are_filtered
             messages_are_searched_in_any_case
+            messages_are_found_across_the_agents_of_a_tenant
+            messages_of_a_group_are_found
+            a_step_tells_its_messages
+            a_search_covers_all_agents_of_a_tenant
+            steps_are_found_across_the_runs_of_a_tenant
+            a_step_is_rated
+            a_deleted_run_leaves_its_messages
+            a_run_that_matters_is_not_deleted
+            a_reset_empties_the_context_and_keeps_the_history
             the_outbox_keeps_hints_until_they_are_done
             lost_runs_are_hinted_again_but_not_too_often
             any_text_can_be_stored
