@@ -266,6 +266,37 @@ fn runs() -> Components {
         ),
         ("Usage", answer(tokens.clone())),
         ("Step", answer(with(step, tokens))),
+        (
+            "StepMetrics",
+            answer(json!({
+                "id": id::<StepId>(),
+                "run_id": id::<RunId>(),
+                "agent_id": id::<AgentId>(),
+                "step_start_ns": nullable(whole()),
+                "llm_request_start_ns": nullable(whole()),
+                "llm_request_ns": nullable(whole()),
+                "tool_execution_ns": nullable(whole()),
+                "step_ns": nullable(whole()),
+            })),
+        ),
+        (
+            "FoundMessage",
+            json!({
+                "type": "object",
+                "required": ["message_type", "message_id", "created_at", "agent_id", "conversation_id"],
+                "properties": {
+                    "message_type": words(
+                        ["system_message", "user_message", "assistant_message", "reasoning_message"],
+                    ),
+                    "message_id": id::<MessageId>(),
+                    "created_at": time(),
+                    "agent_id": id::<AgentId>(),
+                    "conversation_id": nullable(id::<ConversationId>()),
+                    "content": any_of([string(), list(reference("ShownPart"))]),
+                    "reasoning": string(),
+                },
+            }),
+        ),
         ("Cancelled", object_of(words(["cancelled", "failed"]))),
         (
             "LettaResponse",

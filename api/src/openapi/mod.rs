@@ -70,7 +70,8 @@ impl Operation {
             _ if path.contains("/core-memory") => "blocks",
             _ if path.contains("/messages") && path.starts_with("/v1/agents") => "messages",
             _ if path.contains("/tools") => "tools",
-            "runs" => "runs",
+            "runs" | "steps" => "runs",
+            "messages" => "messages",
             "models" => "models",
             _ => "agents",
         };

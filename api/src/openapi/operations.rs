@@ -8,9 +8,10 @@ use holdfast_shared::wire::tool::TOOL_TYPES;
 use serde_json::{Value, json};
 
 use super::Operation;
-use super::schema::{any_of, boolean, count, id, list, nothing, reference, string, whole, word, words};
+use super::schema::{any_of, boolean, count, id, list, map, nothing, reference, string, time, whole, word, words};
 use crate::extract::MOST_ROWS;
 use crate::routes::agents::RELATIONS as AGENT_RELATIONS;
+use crate::routes::runs::MOST_SPANS;
 
 fn get(path: &'static str, id: &'static str, summary: &'static str) -> Operation {
     Operation::new("get", path, id, summary)
@@ -71,7 +72,7 @@ fn lists(name: &str) -> Value {
 
 /// Every operation.
 pub(super) fn all() -> Vec<Operation> {
-    [health(), agents(), messages(), memory(), tools(), conversations(), blocks(), runs()]
+    [health(), agents(), messages(), memory(), tools(), conversations(), blocks(), history(), runs()]
         .into_iter()
         .flatten()
         .collect()
@@ -167,6 +168,10 @@ fn messages() -> Vec<Operation> {
             .gives("The run", reference("Run")),
         compacts(post("/v1/agents/{agent_id}/summarize", "compactAgent", "Compact the context of an agent"))
             .may_take("CompactRequest"),
+        patch("/v1/agents/{agent_id}/reset-messages", "resetMessages", "Empty the context of an agent")
+            .may_take("ResetRequest")
+            .refuses(&[409])
+            .gives("The agent", reference("AgentState")),
         post("/v1/agents/{agent_id}/messages/cancel", "cancelRuns", "Cancel runs of an agent")
             .may_take("CancelRequest")
             .refuses(&[409])
@@ -291,6 +296,50 @@ fn conversations() -> Vec<Operation> {
         .gives("The system message", string()),
         compacts(post("/v1/conversations/{conversation_id}/compact", "compactConversation", "Compact its context"))
             .may_take("ConversationCompactRequest"),
+    ]
+}
+
+fn history() -> Vec<Operation> {
+    let date = || or_empty(any_of([time(), json!({"type": "string", "format": "date"})]));
+    vec![
+        get("/v1/messages", "listAllMessages", "List the messages of all agents")
+            .page::<MessageId>(100)
+            .by_creation()
+            .query("conversation_id", "Only those of this conversation; `default`: of none", conversation())
+            .query("include_return_message_types", "Only these kinds", list(or_empty(message_types())))
+            .refuses(&[404])
+            .gives("Messages", lists("Message")),
+        post("/v1/messages/search", "searchMessages", "Find messages that have all words of a query")
+            .takes("SearchRequest")
+            .refuses(&[404])
+            .gives("What was found, the newest first", lists("FoundMessage")),
+        get("/v1/messages/{message_id}", "retrieveMessage", "All that is shown of a message")
+            .gives("Its parts", lists("Message")),
+        get("/v1/steps", "listSteps", "List steps")
+            .page::<StepId>(50)
+            .by_creation()
+            .query("agent_id", "Only those of this agent", or_empty(id::<AgentId>()))
+            .text("model", "Only those that called this model")
+            .query("start_date", "Only those that began then or later", date())
+            .query("end_date", "Only those that began then or earlier", date())
+            .query("feedback", "Only those with this feedback", or_empty(words(["positive", "negative"])))
+            .flag("has_feedback", "Only those with any feedback, or only the others")
+            .query("tags", "Only those with one of these tags", list(string()))
+            .query("trace_ids", "Only those of one of these traces", list(string()))
+            .text("project_id", "Only those of this project: there are none")
+            .gives("Steps", lists("Step")),
+        get("/v1/steps/{step_id}", "retrieveStep", "A step").gives("The step", reference("Step")),
+        get("/v1/steps/{step_id}/messages", "listStepMessages", "List the messages of a step")
+            .page::<MessageId>(100)
+            .by_creation()
+            .gives("Messages", lists("Message")),
+        get("/v1/steps/{step_id}/metrics", "retrieveStepMetrics", "How long a step took")
+            .gives("Its metrics", reference("StepMetrics")),
+        get("/v1/steps/{step_id}/trace", "retrieveStepTrace", "What went to the provider: it is not kept")
+            .gives("Nothing", nothing()),
+        patch("/v1/steps/{step_id}/feedback", "rateStep", "Say whether a step was good, and tag it")
+            .takes("StepFeedback")
+            .gives("The step", reference("Step")),
     ]
 }
 
@@ -431,16 +480,30 @@ fn runs() -> Vec<Operation> {
             .query("stop_reason", "Only those that ended so", or_empty(words(StopReason::ALL.map(StopReason::as_str))))
             .query("conversation_id", "Only those of this conversation; `default`: of none", conversation())
             .gives("Runs", lists("Run")),
+        get("/v1/runs/active", "listActiveRuns", "List runs that have not ended: at most 100, the newest first")
+            .query("agent_id", "Only those of this agent", or_empty(id::<AgentId>()))
+            .flag("background", "Only those that can be resumed, or only the others")
+            .gives("Runs", lists("Run")),
         get("/v1/runs/{run_id}", "retrieveRun", "A run").gives("The run", reference("Run")),
+        delete("/v1/runs/{run_id}", "deleteRun", "Delete a run that has ended; its messages stay")
+            .refuses(&[409])
+            .gives("It is gone", map()),
         get("/v1/runs/{run_id}/messages", "listRunMessages", "List the messages of a run")
             .page::<MessageId>(100)
+            .by_creation()
             .gives("Messages", lists("Message")),
         get("/v1/runs/{run_id}/steps", "listRunSteps", "List the steps of a run")
             .page::<StepId>(100)
+            .by_creation()
             .gives("Steps", lists("Step")),
         get("/v1/runs/{run_id}/usage", "retrieveRunUsage", "The tokens of a run")
             .gives("Its tokens", reference("Usage")),
         get("/v1/runs/{run_id}/trace", "retrieveRunTrace", "Spans of a run: they are sent elsewhere, not kept here")
+            .query(
+                "limit",
+                "At most so many",
+                or_empty(json!({"type": "integer", "minimum": 1, "maximum": MOST_SPANS})),
+            )
             .gives("None", list(json!({}))),
         get("/v1/runs/{run_id}/metrics", "retrieveRunMetrics", "How long a run took")
             .gives("Its metrics", reference("RunMetrics")),

@@ -1,7 +1,7 @@
 //! What goes in: parts of paths, and bodies. Their parsers are in `shared/src/wire`.
 
-use holdfast_shared::domain::ids::{AgentId, BlockId, ConversationId, MessageId, RunId, ToolId};
-use holdfast_shared::domain::limits::{BLOCK_CHARS, BLOCK_LABEL_CHARS, DEFAULT_MAX_STEPS};
+use holdfast_shared::domain::ids::{AgentId, BlockId, ConversationId, MessageId, RunId, StepId, ToolId};
+use holdfast_shared::domain::limits::{BLOCK_CHARS, BLOCK_LABEL_CHARS, DEFAULT_MAX_STEPS, STEP_TAGS};
 use holdfast_shared::domain::message::MessageType;
 use holdfast_shared::domain::stop_reason::StopReason;
 use holdfast_shared::domain::tool::NAME_CHARS;
@@ -10,6 +10,8 @@ use holdfast_shared::wire::compaction::COMPACTION_MODES;
 use holdfast_shared::wire::tool::MOST_RETURN_CHARS;
 use holdfast_shared::wire::tool_rule;
 use serde_json::{Map, Value, json};
+
+use crate::extract::MOST_ROWS;
 
 use super::schema::{
     any_of, at_least, boolean, id, list, map, nullable, reference, request, some_of, some_text, string, time, whole,
@@ -26,6 +28,7 @@ pub(super) fn path_parameter(name: &str) -> Value {
         // An agent's own id in this place is going out of use.
         "conversation_id" => any_of([id::<ConversationId>(), word("default"), id::<AgentId>()]),
         "message_id" => id::<MessageId>(),
+        "step_id" => id::<StepId>(),
         _ => some_text(),
     }
 }
@@ -328,6 +331,32 @@ fn sends() -> Components {
         ("InputMessage", any_of([message, approvals, one_approval, returns])),
         ("Approval", approval),
         ("ToolReturn", returned),
+        (
+            "SearchRequest",
+            request(
+                &["query"],
+                json!({
+                    "query": {"type": "string", "pattern": "[^\\s\\u0000]"},
+                    "agent_id": id::<AgentId>(),
+                    "conversation_id": any_of([id::<ConversationId>(), word("default")]),
+                    "search_mode": words(["vector", "fts", "hybrid"]),
+                    "start_date": any_of([time(), json!({"type": "string", "format": "date"})]),
+                    "end_date": any_of([time(), json!({"type": "string", "format": "date"})]),
+                    "limit": {"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
+                }),
+            ),
+        ),
+        (
+            "StepFeedback",
+            request(
+                &[],
+                json!({
+                    "feedback": words(["positive", "negative"]),
+                    "tags": {"type": "array", "items": string(), "maxItems": STEP_TAGS},
+                }),
+            ),
+        ),
+        ("ResetRequest", request(&[], json!({"add_default_initial_messages": boolean()}))),
         ("CancelRequest", request(&[], json!({"run_ids": list(string())}))),
         (
             "ResumeRequest",

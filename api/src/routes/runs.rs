@@ -27,7 +27,7 @@ use crate::fanout::{IdLines, Pings, StreamOptions};
 const PAGE: u32 = 100;
 /// Spans of a trace that does not say, and most of them (api/03 §3).
 const SPANS: u32 = 1000;
-const MOST_SPANS: u32 = 5000;
+pub(crate) const MOST_SPANS: u32 = 5000;
 
 pub(crate) async fn list(
     State(app): State<App>,

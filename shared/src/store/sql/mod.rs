@@ -31,8 +31,8 @@ use crate::ports::store::{
     Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, BlockChanged, BlockFilter, BlockName,
     CancelRequest, Claim, Compaction, Context, ContextReset, ConversationFilter, ConversationMade, ExpiredApproval,
     FeedbackChange, Fork, FoundMessage, Heartbeat, LoneCall, MemoryEdit, MessageFilter, MessageScope, MessageSearch,
-    NewRun, NewStep, OutboxEntry, RequestKey, RunDeletion, RunEnd, RunFilter, StepCommit, StepFilter, Store, StoreError,
-    TakenCallback, ToolFilter, WorkerFacts,
+    NewRun, NewStep, OutboxEntry, RequestKey, RunDeletion, RunEnd, RunFilter, StepCommit, StepFilter, Store,
+    StoreError, TakenCallback, ToolFilter, WorkerFacts,
 };
 use crate::store::values;
 
