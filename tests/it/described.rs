@@ -15,7 +15,9 @@ static VALIDATORS: LazyLock<Mutex<HashMap<String, Arc<Validator>>>> = LazyLock::
 fn validator(pointer: &str) -> Arc<Validator> {
     let mut known = VALIDATORS.lock().unwrap_or_else(PoisonError::into_inner);
     let made = known.entry(pointer.to_owned()).or_insert_with(|| {
-        let schema = json!({"$ref": format!("#/document{pointer}"), "document": *DOCUMENT, "components": DOCUMENT["components"]});
+        // With the components beside it, so that its references lead where they do in the document.
+        let mut schema = DOCUMENT.pointer(pointer).cloned().unwrap_or_else(|| panic!("{pointer} leads nowhere"));
+        schema["components"] = DOCUMENT["components"].clone();
         Arc::new(jsonschema::draft202012::new(&schema).unwrap_or_else(|error| panic!("{pointer} is no schema: {error}")))
     });
     Arc::clone(made)
