@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use jsonschema::Validator;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 static DOCUMENT: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(&holdfast_api::openapi::text()).expect("JSON"));
@@ -18,7 +18,9 @@ fn validator(pointer: &str) -> Arc<Validator> {
         // With the components beside it, so that its references lead where they do in the document.
         let mut schema = DOCUMENT.pointer(pointer).cloned().unwrap_or_else(|| panic!("{pointer} leads nowhere"));
         schema["components"] = DOCUMENT["components"].clone();
-        Arc::new(jsonschema::draft202012::new(&schema).unwrap_or_else(|error| panic!("{pointer} is no schema: {error}")))
+        Arc::new(
+            jsonschema::draft202012::new(&schema).unwrap_or_else(|error| panic!("{pointer} is no schema: {error}")),
+        )
     });
     Arc::clone(made)
 }
