@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod blocks_api;
+mod callbacks;
 mod called_tools;
 mod client;
 mod contract_event_log;

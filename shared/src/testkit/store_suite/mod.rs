@@ -39,7 +39,7 @@ use crate::ports::store::{
     Accepted, AgentChange, AgentFilter, AgentOrder, AnswerRecord, ApprovalCancel, ApprovalChange, BlockChanged,
     BlockFilter, BlockName, CancelRequest, Claim, Claimed, Compaction, ConversationFilter, ConversationMade,
     ConversationOrder, EditOutcome, Fork, LastRun, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry,
-    RequestKey, RunEnd, RunFilter, StepCommit, Store, StoreError, ToolFilter, WorkerFacts,
+    RequestKey, RunEnd, RunFilter, StepCommit, Store, StoreError, TakenCallback, ToolFilter, WorkerFacts,
 };
 
 mod agents;
