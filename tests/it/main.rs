@@ -4,6 +4,7 @@
 
 mod blocks_api;
 mod browser;
+mod callbacks;
 mod called_tools;
 mod client;
 mod contract_event_log;

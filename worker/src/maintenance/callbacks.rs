@@ -135,11 +135,30 @@ impl Sending {
 
     /// The receivers that get no more for now.
     fn busy(&self) -> Vec<String> {
-        let mut counts: HashMap<&str, usize> = HashMap::new();
-        for receiver in self.receivers.values() {
-            *counts.entry(receiver).or_default() += 1;
-        }
-        let busy = counts.into_iter().filter(|(_, count)| *count >= CALLBACKS_TO_ONE);
-        busy.map(|(receiver, _)| receiver.to_owned()).collect()
+        busy(self.receivers.values())
+    }
+}
+
+fn busy<'a>(receivers: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut counts: HashMap<&String, usize> = HashMap::new();
+    for receiver in receivers {
+        *counts.entry(receiver).or_default() += 1;
+    }
+    let busy = counts.into_iter().filter(|(_, count)| *count >= CALLBACKS_TO_ONE);
+    busy.map(|(receiver, _)| receiver.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_with_its_share_gets_no_more() {
+        let [slow, quick] = ["https://slow.example", "https://quick.example"].map(str::to_owned);
+        let mut receivers = vec![slow.clone(); CALLBACKS_TO_ONE - 1];
+        receivers.push(quick);
+        assert!(busy(receivers.iter()).is_empty());
+        receivers.push(slow.clone());
+        assert_eq!(busy(receivers.iter()), [slow]);
     }
 }
