@@ -4,6 +4,7 @@ mod api;
 mod dev;
 mod http;
 mod migrate;
+mod openapi;
 mod sandbox;
 mod shutdown;
 mod wiring;
@@ -53,6 +54,10 @@ enum Command {
     ///
     /// Needs DATABASE_URL. Run it before the API and the workers of a new version start; running it again is harmless.
     Migrate,
+    /// Write the OpenAPI description of the API to standard output
+    ///
+    /// A running server has it at /openapi.json, and as a page at /docs.
+    Openapi,
     /// What a worker starts to execute a Python tool; of no use to people
     #[command(hide = true)]
     SandboxExec(sandbox::Options),
@@ -94,6 +99,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::SandboxExec(options) = &command {
         return sandbox::run(options);
     }
+    if let Command::Openapi = &command {
+        return openapi::run().map(|()| ExitCode::SUCCESS);
+    }
     // Several crates speak TLS; they all use this provider. A second installation cannot happen here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = Settings::load(cli.common.config.as_deref(), &overrides(&command))?;
@@ -105,6 +113,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Worker => runtime.block_on(worker::run(&settings)),
         Command::Migrate => runtime.block_on(migrate::run(&settings)),
         Command::SandboxExec(options) => return sandbox::run(&options),
+        Command::Openapi => openapi::run(),
     };
     telemetry.stop();
     result.map(|()| ExitCode::SUCCESS)
@@ -116,6 +125,6 @@ fn overrides(command: &Command) -> holdfast_shared::config::Overrides {
     match command {
         Command::Dev(options) => Overrides { listen: options.listen.clone(), data_dir: options.data_dir.clone() },
         Command::Api(options) => Overrides { listen: options.listen.clone(), data_dir: None },
-        Command::Worker | Command::Migrate | Command::SandboxExec(_) => Overrides::default(),
+        Command::Worker | Command::Migrate | Command::Openapi | Command::SandboxExec(_) => Overrides::default(),
     }
 }

@@ -141,7 +141,8 @@ pub(crate) fn api(
     let hub = Hub::new(Arc::clone(&backends.store), Arc::clone(&backends.log), backends.seams.clone(), options);
     let limits =
         ImageLimits { max_bytes: settings.api.image_max_bytes, max_bytes_together: settings.api.max_body_bytes };
-    let images = Images::new(Outbound::new(&settings.outbound_allow, images::CONNECT_TIMEOUT)?, limits);
+    let outbound = Outbound::new(&settings.outbound_allow, images::CONNECT_TIMEOUT)?;
+    let images = Images::new(outbound.clone(), limits);
     let services = holdfast_api::Services {
         store: Arc::clone(&backends.store),
         log: Arc::clone(&backends.log),
@@ -150,13 +151,14 @@ pub(crate) fn api(
         relay: Arc::clone(&backends.relay),
         catalogue,
         images,
+        outbound,
         hub: Arc::clone(&hub),
         seams: backends.seams.clone(),
         draining: shutdown.clone(),
     };
-    let keys = settings.api.keys.iter();
     let options = holdfast_api::Options {
-        api_keys: keys.map(|(tenant, key)| holdfast_api::ApiKey::new(tenant.clone(), key)).collect(),
+        api_keys: settings.api.keys.clone(),
+        cors_origins: settings.api.cors_origins.clone(),
         max_body_bytes: settings.api.max_body_bytes,
         max_queued_runs: settings.api.max_queued_runs,
         version: env!("CARGO_PKG_VERSION").to_owned(),

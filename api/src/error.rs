@@ -87,12 +87,20 @@ pub enum ApiError {
     Busy(RunId),
     /// The `otid`s were used for a request that asked for something else.
     KeyReused(RunId),
+    /// What is asked for has to wait for the end of this run; says what.
+    Active(RunId, &'static str),
+    /// The run cannot be deleted: its calls wait for the client.
+    CallsWait(RunId),
+    /// A message was to be changed.
+    FixedMessage,
     /// The agent has no active runs.
     NothingToCancel(AgentId),
     /// The run's stream cannot be resumed.
     NotBackground,
     /// The run's events are gone.
     EventsGone(RunId),
+    /// The run that was waited for was cancelled.
+    Cancelled(RunId),
     /// The run failed while the connection waited for its answer.
     RunFailed(RunId, RunError),
     /// The database is down.
@@ -177,12 +185,15 @@ impl ApiError {
             Self::NoRoute | Self::NoAgent | Self::NoRun(_) | Self::NoModel(_) | Self::Unknown(_) => {
                 StatusCode::NOT_FOUND
             }
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotAllowed | Self::FixedMessage => StatusCode::METHOD_NOT_ALLOWED,
             Self::LabelTaken(_)
             | Self::PendingApproval(_)
             | Self::BeingAnswered(_)
             | Self::Busy(_)
-            | Self::NothingToCancel(_) => StatusCode::CONFLICT,
+            | Self::Active(..)
+            | Self::CallsWait(_)
+            | Self::NothingToCancel(_)
+            | Self::Cancelled(_) => StatusCode::CONFLICT,
             Self::EventsGone(_) => StatusCode::GONE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BadPathId(_) | Self::Malformed(_) | Self::KeyReused(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -196,7 +207,12 @@ impl ApiError {
     const fn forbids_retry(&self) -> bool {
         match self {
             // Waiting does not help.
-            Self::LabelTaken(_) | Self::PendingApproval(_) | Self::BeingAnswered(_) | Self::NothingToCancel(_) => true,
+            Self::LabelTaken(_)
+            | Self::PendingApproval(_)
+            | Self::BeingAnswered(_)
+            | Self::CallsWait(_)
+            | Self::NothingToCancel(_)
+            | Self::Cancelled(_) => true,
             // The request was accepted and carried out: a repeat would give the agent the same input again.
             Self::RunFailed(..) => true,
             Self::Unauthorized
@@ -213,6 +229,8 @@ impl ApiError {
             | Self::Unknown(_)
             | Self::NothingAwaitingApproval
             | Self::Busy(_)
+            | Self::Active(..)
+            | Self::FixedMessage
             | Self::KeyReused(_)
             | Self::NotBackground
             | Self::EventsGone(_)
@@ -226,7 +244,7 @@ impl ApiError {
     /// How many seconds to wait before a repeat.
     const fn retry_after(&self) -> Option<u16> {
         match self {
-            Self::Busy(_) | Self::StoreUnavailable(_) | Self::LogUnavailable(_) => Some(2),
+            Self::Busy(_) | Self::Active(..) | Self::StoreUnavailable(_) | Self::LogUnavailable(_) => Some(2),
             Self::ShuttingDown => Some(1),
             _ => None,
         }
@@ -285,6 +303,14 @@ impl ApiError {
                 ),
                 Some(*run),
             ),
+            Self::Active(run, what) => {
+                detail(&format!("CONFLICT: run {run} is currently being processed; {what}."), Some(*run))
+            }
+            Self::CallsWait(run) => detail(
+                "CONFLICT: tool calls of this run wait for an answer: answer them, or cancel the run, and delete it then.",
+                Some(*run),
+            ),
+            Self::FixedMessage => detail("Messages cannot be changed.", None),
             Self::KeyReused(run) => detail(
                 &format!("body: these otids were used for another request (run_id={run}); a new one needs its own"),
                 Some(*run),
@@ -293,6 +319,7 @@ impl ApiError {
             Self::NotBackground => {
                 coded(InvalidArgument, "this run was not started in background mode, so it has no stored stream.")
             }
+            Self::Cancelled(run) => detail(&format!("CONFLICT: the run {run} was cancelled."), Some(*run)),
             Self::EventsGone(run) => {
                 detail(&format!("{}: the events of this run are no longer kept.", Expired.as_str()), Some(*run))
             }

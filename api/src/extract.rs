@@ -4,17 +4,22 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use holdfast_shared::domain::ids::{AgentId, BlockId, ConversationId, Id, RunId, ToolId};
+use holdfast_shared::domain::Timestamp;
+use holdfast_shared::domain::ids::{AgentId, BlockId, ConversationId, Id, MessageId, RunId, StepId, ToolId};
 use holdfast_shared::domain::message::MessageType;
 use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::thread::ThreadScope;
 use holdfast_shared::wire::read::remove_nuls;
 use holdfast_shared::wire::request::message_type;
+use holdfast_shared::wire::time::{self, Bound};
 use serde_json::{Map, Value};
 
 use crate::App;
 use crate::error::ApiError;
+
+/// Most rows of a page (api/00 §4).
+pub(crate) const MOST_ROWS: u32 = 1000;
 
 /// Who asks, as [`crate::auth`] found out.
 pub(crate) struct Tenant(pub(crate) TenantId);
@@ -49,6 +54,30 @@ impl FromRequestParts<App> for ToolPath {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let text = path_text(parts, app, "tool_id").await;
         text.and_then(|text| text.parse().ok()).map(Self).ok_or(ApiError::BadPathId(ToolId::PREFIX))
+    }
+}
+
+/// The message in the path.
+pub(crate) struct MessagePath(pub(crate) MessageId);
+
+impl FromRequestParts<App> for MessagePath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let text = path_text(parts, app, "message_id").await;
+        text.and_then(|text| text.parse().ok()).map(Self).ok_or(ApiError::BadPathId(MessageId::PREFIX))
+    }
+}
+
+/// The step in the path.
+pub(crate) struct StepPath(pub(crate) StepId);
+
+impl FromRequestParts<App> for StepPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let text = path_text(parts, app, "step_id").await;
+        text.and_then(|text| text.parse().ok()).map(Self).ok_or(ApiError::BadPathId(StepId::PREFIX))
     }
 }
 
@@ -256,11 +285,22 @@ impl QueryFields {
         })
     }
 
-    /// How many rows: 1 to 1000.
+    /// How many rows.
     pub(crate) fn limit(&self, default: u32) -> Result<u32, ApiError> {
+        self.limit_up_to(default, 1000)
+    }
+
+    /// How many, from 1 on.
+    pub(crate) fn limit_up_to(&self, default: u32, most: u32) -> Result<u32, ApiError> {
         let Some(value) = self.one("limit") else { return Ok(default) };
-        let limit = value.parse().ok().filter(|limit| (1..=1000).contains(limit));
-        limit.ok_or_else(|| ApiError::Malformed("query.limit: must be a whole number from 1 to 1000".to_owned()))
+        let limit = value.parse().ok().filter(|limit| (1..=most).contains(limit));
+        limit.ok_or_else(|| ApiError::Malformed(format!("query.limit: must be a whole number from 1 to {most}")))
+    }
+
+    /// One end of a span of time.
+    pub(crate) fn moment(&self, name: &str, bound: Bound) -> Result<Option<Timestamp>, ApiError> {
+        let read = |text| time::moment(text, bound).ok_or_else(|| refuse(name, text));
+        self.one(name).map(read).transpose()
     }
 
     /// A page with the documented meaning.

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use holdfast_shared::config::{CorsOrigins, KeyHash};
+use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::images::Images;
 use holdfast_shared::models::Catalogue;
+use holdfast_shared::outbound::Outbound;
 use holdfast_shared::ports::event_log::EventLog;
 use holdfast_shared::ports::run_queue::RunQueue;
 use holdfast_shared::ports::seams::Seams;
@@ -14,17 +17,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fanout::Hub;
 
-pub mod auth;
+mod auth;
 mod commands;
+mod cors;
 pub mod error;
 mod extract;
 pub mod fanout;
+pub mod openapi;
 mod router;
 mod routes;
 
-pub use auth::ApiKey;
 pub use axum::Router;
-pub use router::router;
+pub use router::{paths, router};
 
 /// What can be set.
 #[derive(Debug, Clone)]
@@ -32,7 +36,9 @@ pub struct Options {
     /// The program's version, as the health answer tells it.
     pub version: String,
     /// Keys that open the API; none means that everybody is let in, as the default tenant.
-    pub api_keys: Vec<ApiKey>,
+    pub api_keys: Vec<(TenantId, KeyHash)>,
+    /// The origins of web pages that may call the API from a browser.
+    pub cors_origins: CorsOrigins,
     /// Most bytes of a request's body.
     pub max_body_bytes: usize,
     /// Most runs of one agent that may be created or running.
@@ -44,6 +50,7 @@ impl Default for Options {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             api_keys: Vec::new(),
+            cors_origins: CorsOrigins::default(),
             max_body_bytes: 32 * 1024 * 1024,
             max_queued_runs: 100,
         }
@@ -67,6 +74,8 @@ pub struct Services {
     pub catalogue: Arc<Catalogue>,
     /// Fetches images that requests name by their URLs.
     pub images: Images,
+    /// Says which of the clients' URLs may be requested.
+    pub outbound: Outbound,
     /// Readers of events.
     pub hub: Arc<Hub>,
     /// Time and ids.

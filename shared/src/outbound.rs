@@ -129,6 +129,24 @@ impl Outbound {
         tokio::time::timeout(timeout, self.follow(request)).await.unwrap_or(Err(OutboundError::TimedOut(timeout)))
     }
 
+    /// Sends a request and answers the status, redirects included; the body is left unread.
+    ///
+    /// # Errors
+    /// There is no answer; the text is fit for whoever gave the URL.
+    pub async fn tell(&self, request: Request) -> Result<StatusCode, OutboundError> {
+        let timeout = request.timeout;
+        let response = tokio::time::timeout(timeout, self.hop(&request)).await;
+        response.unwrap_or(Err(OutboundError::TimedOut(timeout))).map(|response| response.status())
+    }
+
+    /// Whether a URL may be requested, as far as it says so by itself: where a name leads shows when it is connected to.
+    ///
+    /// # Errors
+    /// Its form is wrong, or it names an address that may not be reached.
+    pub fn check(&self, url: &Url) -> Result<(), OutboundError> {
+        self.door(url).map(drop)
+    }
+
     async fn follow(&self, mut request: Request) -> Result<Answer, OutboundError> {
         for _ in 0..=REDIRECTS {
             let response = self.hop(&request).await?;
@@ -140,8 +158,8 @@ impl Outbound {
         Err(OutboundError::TooManyRedirects)
     }
 
-    async fn hop(&self, request: &Request) -> Result<Response, OutboundError> {
-        let url = &request.url;
+    /// The door that a URL leads to, unless it is closed to the address that the URL names.
+    fn door(&self, url: &Url) -> Result<&Door, OutboundError> {
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
             return Err(OutboundError::BadUrl(url.to_string()));
         };
@@ -156,6 +174,12 @@ impl Outbound {
         {
             return Err(OutboundError::Refused(host.to_owned()));
         }
+        Ok(door)
+    }
+
+    async fn hop(&self, request: &Request) -> Result<Response, OutboundError> {
+        let url = &request.url;
+        let door = self.door(url)?;
         let mut builder = door.client.request(request.method.clone(), url.clone()).headers(request.headers.clone());
         if let Some(body) = &request.body {
             builder = builder.body(body.clone());

@@ -9,6 +9,7 @@ use futures::stream::BoxStream;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
+use super::described;
 use super::harness::{DEADLINE, until};
 use super::recorded::record;
 
@@ -82,10 +83,21 @@ impl Client {
     }
 
     async fn answer(&self, request: reqwest::RequestBuilder) -> Answer {
-        let response = timeout(DEADLINE, request.send()).await.expect("an answer in time").expect("an answer");
+        let request = request.build().expect("a request");
+        let (method, path) = (request.method().to_string(), request.url().path().to_owned());
+        let response =
+            timeout(DEADLINE, self.http.execute(request)).await.expect("an answer in time").expect("an answer");
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let body = timeout(DEADLINE, response.bytes()).await.expect("a body in time").expect("a body");
+        let media_type = headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        described::check_answer(&method, &path, status, media_type, &body);
         Answer { status, headers, body: serde_json::from_slice(&body).unwrap_or(Value::Null) }
+    }
+
+    /// Any method, without a body
+    pub async fn ask(&self, method: &str, path: &str, headers: &[(&'static str, &str)]) -> Answer {
+        let request = self.request(method.parse().expect("a method"), path);
+        self.answer(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
     }
 
     /// GET
@@ -291,6 +303,9 @@ impl EventStream {
                 let frame = Frame { raw: String::from_utf8(raw).expect("a stream is UTF-8") };
                 if !frame.is_comment() {
                     record(&frame.json());
+                    if !frame.is_done() {
+                        described::check_event(&frame.json());
+                    }
                     self.frames.push(frame.clone());
                 }
                 return Some(frame);

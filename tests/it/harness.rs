@@ -132,7 +132,18 @@ impl Process {
         self.ended_within(DEADLINE).await
     }
 
-    /// The same with another deadline.
+    /// The same, and until everything that it said has been read.
+    pub async fn ended_and_was_heard(&mut self) -> ExitStatus {
+        let status = self.ended().await;
+        for pipe in [&mut self.stdout, &mut self.stderr] {
+            // What keeps the lines goes when the pipe is closed.
+            let closed = timeout(DEADLINE, async { while pipe.changed().await.is_ok() {} }).await;
+            assert!(closed.is_ok(), "{} left a pipe open", self.name);
+        }
+        status
+    }
+
+    /// Waits so long until it ended by itself.
     pub async fn ended_within(&mut self, deadline: Duration) -> ExitStatus {
         let started = Instant::now();
         loop {
@@ -186,11 +197,12 @@ impl Dev {
         Self::start_with(data, Settings::new()).await
     }
 
-    /// The same with settings.
+    /// The same with settings, which may say where it listens.
     pub async fn start_with(data: &Path, mut settings: Settings) -> Self {
         settings.insert("HOME", data.display().to_string());
+        settings.entry("HOLDFAST_LISTEN").or_insert_with(|| "127.0.0.1:0".to_owned());
         let directory = data.join("data").display().to_string();
-        let command = command(&["dev", "--listen", "127.0.0.1:0", "--data-dir", &directory], &settings);
+        let command = command(&["dev", "--data-dir", &directory], &settings);
         let mut process = Process::spawn("holdfast dev", command);
         let base = process.said("Holdfast is ready at ").await;
         Self { process, client: Client::new(&base) }

@@ -59,6 +59,7 @@ fn a_bad_setting_is_named() {
         ("OPENAI_BASE_URL", "localhost"),
         ("ANTHROPIC_BASE_URL", "localhost"),
         ("GEMINI_BASE_URL", "ftp://localhost/"),
+        ("HOLDFAST_CORS_ORIGINS", "app.example"),
         ("HOLDFAST_MAX_BODY_BYTES", "big"),
         ("HOLDFAST_IMAGE_MAX_BYTES", "0"),
         ("HOLDFAST_MCP_CONFIG", "/no/such/file.json"),
@@ -133,7 +134,7 @@ fn nobody_listens_beyond_loopback_without_keys() {
     let home = data.path().display().to_string();
     for address in ["0.0.0.0:0", "[::]:0"] {
         let said = refusal(&["dev", "--listen", address], &[("HOME", &home)]);
-        assert!(said.contains("HOLDFAST_API_KEYS"), "{address}: {said}");
+        assert!(said.contains("set HOLDFAST_API_KEYS") && said.contains(address), "{address}: {said}");
     }
 }
 

@@ -58,14 +58,20 @@ impl Worker {
         }
         let stopping = Stopping { drain: shutdown.clone(), abandon: CancellationToken::new() };
         let attempts = TaskTracker::new();
-        tokio::join!(
-            self.take(&stopping, &attempts),
-            self.hear_signals(&shutdown),
-            self.rescue(&shutdown),
-            self.answer_expired(&shutdown),
-            self.store_mcp_tools(&shutdown),
-        );
-        self.drain(&stopping, &attempts).await;
+        let drained = CancellationToken::new();
+        let work = async {
+            tokio::join!(
+                self.take(&stopping, &attempts),
+                self.hear_signals(&shutdown),
+                self.rescue(&shutdown),
+                self.answer_expired(&shutdown),
+                self.store_mcp_tools(&shutdown),
+            );
+            self.drain(&stopping, &attempts).await;
+            drained.cancel();
+        };
+        // Callbacks go on while runs still end.
+        tokio::join!(work, self.send_callbacks(&drained));
         self.services.toolbox.mcp.close().await;
         drop(heart);
         if let Err(error) = self.services.store.retire_worker(self.id).await {

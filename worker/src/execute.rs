@@ -23,6 +23,15 @@ const LAST_EVENTS: Duration = Duration::from_secs(5);
 impl Worker {
     /// Executes a claimed run until it ends, is handed back or lost.
     pub(crate) async fn execute(&self, claimed: Claimed, stopping: &Stopping) -> AttemptEnd {
+        let has_callback = claimed.run.request.callback_url.is_some();
+        let end = self.attempt(claimed, stopping).await;
+        if has_callback {
+            self.callbacks.notify_one();
+        }
+        end
+    }
+
+    async fn attempt(&self, claimed: Claimed, stopping: &Stopping) -> AttemptEnd {
         let (run, lease, attempts) = (claimed.run.clone(), claimed.lease, claimed.attempts);
         tracing::info!(run.id = %run.id, agent.id = %run.agent_id, lease.epoch = %lease.epoch, attempts, "run claimed");
         if attempts > self.settings.max_attempts {

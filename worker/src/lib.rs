@@ -25,6 +25,7 @@ use holdfast_shared::ports::seams::Seams;
 use holdfast_shared::ports::signals::Signals;
 use holdfast_shared::ports::store::{Store, StoreError};
 use holdfast_shared::relay::Relay;
+use tokio::sync::Notify;
 
 use crate::tools::Toolbox;
 
@@ -64,6 +65,8 @@ pub struct Worker {
     services: Services,
     settings: WorkerSettings,
     holdings: Arc<lease::Holdings>,
+    /// Told when a run ended here that has a callback.
+    callbacks: Arc<Notify>,
 }
 
 impl Worker {
@@ -71,7 +74,8 @@ impl Worker {
     #[must_use]
     pub fn new(services: Services, settings: WorkerSettings) -> Self {
         let id = services.seams.id();
-        Self { id, services, settings, holdings: Arc::new(lease::Holdings::default()) }
+        let holdings = Arc::new(lease::Holdings::default());
+        Self { id, services, settings, holdings, callbacks: Arc::new(Notify::new()) }
     }
 
     /// Its id, new at each start.

@@ -33,7 +33,7 @@ pub(crate) async fn cancel_run(app: &App, tenant: &TenantId, agent: AgentId, run
 }
 
 /// Settles the calls of a run that ended because they wait for the client. Whether they did.
-async fn cancel_waiting(app: &App, run: RunId) -> Result<bool, ApiError> {
+pub(crate) async fn cancel_waiting(app: &App, run: RunId) -> Result<bool, ApiError> {
     let services = &app.services;
     let seams = &services.seams;
     let cancel = ApprovalCancel { at: seams.now(), response: seams.id(), returns: seams.id() };

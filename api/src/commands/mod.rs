@@ -2,4 +2,6 @@
 
 pub(crate) mod answers;
 pub(crate) mod cancel_runs;
+pub(crate) mod do_work;
+pub(crate) mod reset_context;
 pub(crate) mod start_run;

@@ -1,12 +1,15 @@
 //! Accepts a run: the checks in the contract's order (api/01 §6), then run, input and intent in one transaction.
 
 use holdfast_shared::domain::agent::{Agent, PendingApproval};
+use holdfast_shared::domain::callback::CallbackUrl;
 use holdfast_shared::domain::message::{Body, Labels, Message};
-use holdfast_shared::domain::run::{Attachment, Run, RunRequest, RunType, Speech, StreamMode};
+use holdfast_shared::domain::run::{Attachment, Run, RunRequest, RunType, RunWork, Speech, StreamMode};
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::thread::Thread;
+use holdfast_shared::outbound::OutboundError;
 use holdfast_shared::ports::seams::Seams;
 use holdfast_shared::ports::store::{Accepted, NewRun, RequestKey};
+use holdfast_shared::wire::read::BodyError;
 use holdfast_shared::wire::request::{InputMessage, SendRequest};
 use sha2::{Digest, Sha256};
 
@@ -78,6 +81,10 @@ pub(crate) async fn start_run(app: &App, wish: StartRun) -> Result<Started, ApiE
     }
     let answered = answers::resolve(app, thread, waiting.as_ref(), &mut request).await?;
     request.check_content()?;
+    if let Some(url) = request.callback_url.as_ref().and_then(CallbackUrl::url) {
+        let refused = |error: OutboundError| BodyError::unacceptable("body.callback_url", &error.to_string());
+        services.outbound.check(&url).map_err(refused)?;
+    }
     // After the look-ups of repeats, which compare the request as it was sent and fetch nothing.
     services.images.inline(&mut request).await?;
     let attachment = attachment(run_type, request.background);
@@ -113,7 +120,7 @@ pub(crate) async fn start_run(app: &App, wish: StartRun) -> Result<Started, ApiE
 }
 
 /// The calls of a thread that wait for the client.
-async fn waiting(
+pub(super) async fn waiting(
     app: &App,
     tenant: &TenantId,
     thread: Thread,
@@ -132,9 +139,14 @@ fn known(run: Run) -> Started {
 const fn attachment(run_type: RunType, background: bool) -> Attachment {
     match (run_type, background) {
         (RunType::SendMessageAsync, _) | (_, true) => Attachment::Background,
-        (RunType::SendMessage | RunType::SendMessageStreaming | RunType::SendConversationMessage, false) => {
-            Attachment::Foreground
-        }
+        (
+            RunType::SendMessage
+            | RunType::SendMessageStreaming
+            | RunType::SendConversationMessage
+            | RunType::Summarize
+            | RunType::RunTool,
+            false,
+        ) => Attachment::Foreground,
     }
 }
 
@@ -155,12 +167,12 @@ fn joinable_content(run_type: RunType, key: Option<&RequestKey>, request: &SendR
     let waits = match run_type {
         RunType::SendMessage => true,
         RunType::SendConversationMessage => !request.streaming,
-        RunType::SendMessageStreaming | RunType::SendMessageAsync => false,
+        RunType::SendMessageStreaming | RunType::SendMessageAsync | RunType::Summarize | RunType::RunTool => false,
     };
     if waits && key.is_none() { sha256_hex(request) } else { None }
 }
 
-fn sha256_hex(value: &impl serde::Serialize) -> Option<String> {
+pub(super) fn sha256_hex(value: &impl serde::Serialize) -> Option<String> {
     let bytes = serde_json::to_vec(value).ok()?;
     Some(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -201,6 +213,7 @@ fn run_request(
     let speech = request.use_assistant_message && agent.settings.is_legacy();
     RunRequest {
         run_type,
+        work: RunWork::Answer,
         attachment,
         mode: if request.stream_tokens { StreamMode::Tokens } else { StreamMode::Steps },
         include_pings: request.include_pings,

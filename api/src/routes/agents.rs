@@ -17,7 +17,7 @@ use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::thread::{Thread, ThreadScope};
 use holdfast_shared::ports::seams::Seams;
 use holdfast_shared::ports::store::{AgentChange, AgentFilter, AgentOrder, LastRun};
-use holdfast_shared::wire::agent::{CreateAgent, UpdateAgent, agent_state};
+use holdfast_shared::wire::agent::{CreateAgent, UpdateAgent, agent_state, check_reset_body};
 use holdfast_shared::wire::block::NewBlock;
 use holdfast_shared::wire::request::{InputMessage, SendRequest};
 use serde_json::{Value, json};
@@ -25,8 +25,9 @@ use serde_json::{Value, json};
 use super::{KnownModels, tools};
 use crate::App;
 use crate::commands::cancel_runs;
+use crate::commands::reset_context::reset_context;
 use crate::error::ApiError;
-use crate::extract::{AgentPath, JsonBody, QueryFields, Tenant};
+use crate::extract::{AgentPath, JsonBody, OptionalJsonBody, QueryFields, Tenant};
 
 pub(crate) async fn create(
     State(app): State<App>,
@@ -132,11 +133,13 @@ fn order_by(word: &str) -> Option<AgentOrder> {
     }
 }
 
+/// The relations of agents, as queries name them after `agent.`.
+pub(crate) const RELATIONS: [&str; 8] =
+    ["blocks", "identities", "managed_group", "pending_approval", "secrets", "sources", "tags", "tools"];
+
 /// Refuses relations that agents have not. Those that they have are always shown (api/00 §2).
 fn check_include(query: &QueryFields) -> Result<(), ApiError> {
-    let relations =
-        ["blocks", "identities", "managed_group", "pending_approval", "secrets", "sources", "tags", "tools"];
-    let known = |word: &str| word.strip_prefix("agent.").filter(|relation| relations.contains(relation)).map(|_| ());
+    let known = |word: &str| word.strip_prefix("agent.").filter(|relation| RELATIONS.contains(relation)).map(|_| ());
     query.words("include", known).map(|_| ())
 }
 
@@ -215,6 +218,17 @@ pub(crate) async fn recompile(
     let is_kept = !query.boolean("dry_run")?.unwrap_or(false);
     let text = app.services.store.recompile(&tenant, Thread::own(id), is_kept, app.services.seams.now()).await?;
     text.map(Json).ok_or(ApiError::NoAgent)
+}
+
+/// Empties the context; the history stays.
+pub(crate) async fn reset_messages(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    AgentPath(id): AgentPath,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Result<Json<Value>, ApiError> {
+    check_reset_body(&body)?;
+    show(&app, &reset_context(&app, &tenant, id).await?).await
 }
 
 pub(super) async fn show(app: &App, agent: &Agent) -> Result<Json<Value>, ApiError> {

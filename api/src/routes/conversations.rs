@@ -245,6 +245,19 @@ pub(crate) async fn fork(
     make(&app, &tenant, from.agent, settings, Some(Fork { from, until })).await
 }
 
+/// Compacts the context.
+pub(crate) async fn compact(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    path: ConversationPath,
+    headers: HeaderMap,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let agent = agent_of(&Node::body(&body)?)?;
+    let (thread, _) = resolve(&app, &tenant, path, agent, "body.agent_id").await?;
+    messages::compact_thread(&app, &tenant, thread, &body, &headers).await
+}
+
 /// Compiles the system message anew.
 pub(crate) async fn recompile(
     State(app): State<App>,

@@ -6,14 +6,16 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use holdfast_shared::domain::agent::Agent;
 use holdfast_shared::domain::ids::{AgentId, MessageId, RunId};
-use holdfast_shared::domain::message::Message;
+use holdfast_shared::domain::message::Body;
+use holdfast_shared::domain::model::ModelHandle;
 use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::position::SeqId;
-use holdfast_shared::domain::run::{Run, RunState, RunType, Speech};
+use holdfast_shared::domain::run::{Run, RunState, RunType, RunWork, Speech};
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::thread::{Thread, ThreadScope};
-use holdfast_shared::ports::store::MessageFilter;
+use holdfast_shared::ports::store::{MessageFilter, MessageScope, all_messages};
 use holdfast_shared::telemetry::traces::{self, TRACEPARENT};
+use holdfast_shared::wire::compaction::{compaction, compaction_settings};
 use holdfast_shared::wire::request::SendRequest;
 use holdfast_shared::wire::response::{LettaResponse, shown};
 use holdfast_shared::wire::run as wire_run;
@@ -21,13 +23,12 @@ use serde_json::{Map, Value};
 
 use crate::App;
 use crate::commands::cancel_runs;
+use crate::commands::do_work::do_work;
 use crate::commands::start_run::{StartRun, start_run};
 use crate::error::ApiError;
 use crate::extract::{AgentPath, JsonBody, OptionalJsonBody, QueryFields, Tenant};
 use crate::fanout::{IdLines, Pings, StreamOptions};
 
-/// Messages that one read of a run's messages takes from the store.
-const READ: u32 = 200;
 /// Rows of a page that does not say.
 const PAGE: u32 = 100;
 
@@ -66,11 +67,7 @@ pub(crate) async fn create_async(
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, ApiError> {
-    let mut request = SendRequest::parse(&body)?;
-    // This path has no stream of its own, so these say nothing here; whoever resumes gets the opening ping.
-    request.background = true;
-    request.stream_tokens = false;
-    request.include_pings = true;
+    let request = SendRequest::parse_async(&body)?;
     let send = Send::to_agent(&app, tenant, agent, RunType::SendMessageAsync);
     let run = start_run(&app, send.wish(request, &headers)).await?.into_run();
     Ok(Json(wire_run::run(&run)))
@@ -86,7 +83,11 @@ pub(crate) async fn list(
     let (page, is_reversed) = list_page(query.order()?, query.id("after")?, query.id("before")?, query.limit(PAGE)?);
     let found = app.services.store.agent(&tenant, agent).await?.ok_or(ApiError::NoAgent)?;
     let speech = speech(&query, &found)?;
-    let filter = match query.threads()? {
+    query.check_order_by("created_at")?;
+    // All that is stored is listed, failed calls of tools included: of failed steps nothing is kept that could be added.
+    query.boolean("include_err")?;
+    let threads = query.threads()?;
+    let filter = match threads {
         ThreadScope::All => MessageFilter::agent(agent),
         ThreadScope::Own => MessageFilter::thread(Thread::own(agent)),
         ThreadScope::Conversation(id) => {
@@ -95,7 +96,14 @@ pub(crate) async fn list(
             MessageFilter::thread(known.thread())
         }
     };
-    let mut messages = app.services.store.messages(&filter, &page).await?;
+    let mut messages = match query.one("group_id") {
+        None => app.services.store.messages(&filter, &page).await?,
+        Some(group) => {
+            let scope = MessageScope::Group { agent, threads, group: group.to_owned() };
+            let found = app.services.store.find_messages(&tenant, &scope, &page).await?;
+            found.into_iter().map(|one| one.message).collect()
+        }
+    };
     if is_reversed {
         messages.reverse();
     }
@@ -105,11 +113,22 @@ pub(crate) async fn list(
 /// How calls of a legacy agent's message tool are listed (api/01 §1).
 pub(super) fn speech(query: &QueryFields, agent: &Agent) -> Result<Option<Speech>, ApiError> {
     let is_wanted = query.boolean("use_assistant_message")?.unwrap_or(true);
-    let word = |name: &str, default: &str| query.one(name).unwrap_or(default).to_owned();
+    let word = |name: &str, usual: String| query.one(name).map_or(usual, str::to_owned);
+    let Speech { tool, argument } = Speech::usual();
     Ok((is_wanted && agent.settings.is_legacy()).then(|| Speech {
-        tool: word("assistant_message_tool_name", "send_message"),
-        argument: word("assistant_message_tool_kwarg", "message"),
+        tool: word("assistant_message_tool_name", tool),
+        argument: word("assistant_message_tool_kwarg", argument),
     }))
+}
+
+pub(crate) async fn compact(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    AgentPath(agent): AgentPath,
+    headers: HeaderMap,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Result<Json<Value>, ApiError> {
+    compact_thread(&app, &tenant, Thread::own(agent), &body, &headers).await
 }
 
 pub(crate) async fn cancel(
@@ -134,6 +153,37 @@ pub(crate) async fn cancel(
         answer.insert(text, Value::from(if is_cancelled { "cancelled" } else { "failed" }));
     }
     Ok(Json(answer))
+}
+
+/// Whether an SDK says that it sends the request again.
+pub(super) fn is_retry(headers: &HeaderMap) -> bool {
+    let count = headers.get("x-stainless-retry-count").and_then(|value| value.to_str().ok());
+    count.is_some_and(|count| count != "0")
+}
+
+/// Compacts the context of a thread, by a worker.
+pub(super) async fn compact_thread(
+    app: &App,
+    tenant: &TenantId,
+    thread: Thread,
+    body: &Value,
+    headers: &HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    let settings = compaction_settings(body)?;
+    if let Some(model) = settings.as_ref().and_then(|settings| ModelHandle::parse(settings.get("model")?.as_str()?))
+        && !app.services.catalogue.knows(&model).await
+    {
+        return Err(ApiError::NoModel(model));
+    }
+    let work = (RunType::Summarize, RunWork::Compact { settings });
+    let run = do_work(app, tenant, thread, work, is_retry(headers)).await?;
+    let messages = all_messages(&*app.services.store, &MessageFilter::run(run.agent_id, run.id)).await?;
+    let summary = messages.iter().find_map(|message| match &message.body {
+        Body::Summary(summary) => Some(summary),
+        _ => None,
+    });
+    let nothing = "INVALID_ARGUMENT: there is nothing to compact: the context would not get smaller";
+    summary.map(|summary| Json(compaction(summary))).ok_or_else(|| ApiError::Unacceptable(nothing.to_owned()))
 }
 
 /// What a cancel of all active runs answers.
@@ -161,7 +211,7 @@ impl Send {
 
     fn wish(self, request: SendRequest, headers: &HeaderMap) -> StartRun {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let is_retry = text("x-stainless-retry-count").is_some_and(|count| count != "0");
+        let is_retry = is_retry(headers);
         let Self { tenant, thread, run_type, max_queued } = self;
         if is_retry {
             // Without otids a repeated stream cannot be told from a new one: who wonders about double runs finds this
@@ -229,23 +279,8 @@ async fn answer(app: &App, tenant: &TenantId, run: Run) -> Result<Response, ApiE
     if let Some(error) = error {
         return Err(ApiError::RunFailed(id, error));
     }
-    let messages = messages_of(app, &run).await?;
+    let messages = all_messages(&*app.services.store, &MessageFilter::run(run.agent_id, run.id)).await?;
     Ok(Json(LettaResponse::new(&run, reason, &messages)).into_response())
-}
-
-async fn messages_of(app: &App, run: &Run) -> Result<Vec<Message>, ApiError> {
-    let filter = MessageFilter::run(run.agent_id, run.id);
-    let mut messages: Vec<Message> = Vec::new();
-    loop {
-        let after = messages.last().map(|message| message.id);
-        let page = Page { after, before: None, limit: READ, order: Order::Ascending };
-        let more = app.services.store.messages(&filter, &page).await?;
-        let is_last = more.len() < READ as usize;
-        messages.extend(more);
-        if is_last {
-            return Ok(messages);
-        }
-    }
 }
 
 /// The page to read, and whether it is shown in reverse. Without an order the list answers by time whatever the

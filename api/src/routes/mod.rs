@@ -9,10 +9,13 @@ use crate::App;
 pub(crate) mod agents;
 pub(crate) mod blocks;
 pub(crate) mod conversations;
+pub(crate) mod docs;
 pub(crate) mod health;
+pub(crate) mod history;
 pub(crate) mod messages;
 pub(crate) mod models;
 pub(crate) mod runs;
+pub(crate) mod steps;
 pub(crate) mod tags;
 pub(crate) mod tools;
 

@@ -5,16 +5,17 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
 use holdfast_shared::domain::ids::{AgentId, RunId};
-use holdfast_shared::domain::page::Order;
+use holdfast_shared::domain::message::Body;
+use holdfast_shared::domain::page::{Order, Page};
 use holdfast_shared::domain::position::SeqId;
 use holdfast_shared::domain::run::{Run, RunStatus};
 use holdfast_shared::domain::stop_reason::StopReason;
 use holdfast_shared::domain::tenant::TenantId;
-use holdfast_shared::ports::store::{MessageFilter, RunFilter};
+use holdfast_shared::ports::store::{MessageFilter, RunDeletion, RunFilter, all_messages};
 use holdfast_shared::wire::response::shown;
 use holdfast_shared::wire::run::{self as wire, ResumeBody, cursor};
 use holdfast_shared::wire::step::step;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::KnownModels;
 use crate::App;
@@ -24,6 +25,9 @@ use crate::fanout::{IdLines, Pings, StreamOptions};
 
 /// Rows of a page of runs, steps or messages that does not say.
 const PAGE: u32 = 100;
+/// Spans of a trace that does not say, and most of them (api/03 §3).
+const SPANS: u32 = 1000;
+pub(crate) const MOST_SPANS: u32 = 5000;
 
 pub(crate) async fn list(
     State(app): State<App>,
@@ -31,11 +35,28 @@ pub(crate) async fn list(
     query: QueryFields,
 ) -> Result<Json<Vec<Value>>, ApiError> {
     let filter = run_filter(&query)?;
-    query.word("order_by", |word| (word == "created_at").then_some(()))?;
+    query.check_order_by("created_at")?;
     let mut page = query.page(PAGE, Order::Descending)?;
     if query.boolean("ascending")? == Some(true) {
         page.order = Order::Ascending;
     }
+    let runs = app.services.store.runs(&tenant, &filter, &page).await?;
+    Ok(Json(runs.iter().map(wire::run).collect()))
+}
+
+/// Runs that are not over, of all agents or of one.
+pub(crate) async fn list_active(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    query: QueryFields,
+) -> Result<Json<Vec<Value>>, ApiError> {
+    let filter = RunFilter {
+        agents: query.id("agent_id")?.into_iter().collect(),
+        statuses: vec![RunStatus::Created, RunStatus::Running],
+        background: query.boolean("background")?,
+        ..RunFilter::default()
+    };
+    let page = Page { after: None, before: None, limit: PAGE, order: Order::Descending };
     let runs = app.services.store.runs(&tenant, &filter, &page).await?;
     Ok(Json(runs.iter().map(wire::run).collect()))
 }
@@ -66,12 +87,30 @@ pub(crate) async fn retrieve(
     Ok(Json(wire::run(&find(&app, &tenant, id).await?)))
 }
 
+/// Deletes a run that is over, with its steps and events.
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    RunPath(id): RunPath,
+) -> Result<Json<Map<String, Value>>, ApiError> {
+    match app.services.store.delete_run(&tenant, id).await? {
+        RunDeletion::Deleted => {
+            tracing::info!(run.id = %id, "a run was deleted");
+            Ok(Json(Map::new()))
+        }
+        RunDeletion::NoRun => Err(ApiError::NoRun(id)),
+        RunDeletion::Active => Err(ApiError::Active(id, "it can be deleted when it is over: wait, or cancel it")),
+        RunDeletion::Waiting => Err(ApiError::CallsWait(id)),
+    }
+}
+
 pub(crate) async fn messages(
     State(app): State<App>,
     Tenant(tenant): Tenant,
     RunPath(id): RunPath,
     query: QueryFields,
 ) -> Result<Response, ApiError> {
+    query.check_order_by("created_at")?;
     let page = query.page(PAGE, Order::Ascending)?;
     let run = find(&app, &tenant, id).await?;
     let filter = MessageFilter::run(run.agent_id, id);
@@ -85,6 +124,7 @@ pub(crate) async fn steps(
     RunPath(id): RunPath,
     query: QueryFields,
 ) -> Result<Json<Vec<Value>>, ApiError> {
+    query.check_order_by("created_at")?;
     let page = query.page(PAGE, Order::Descending)?;
     find(&app, &tenant, id).await?;
     let steps = app.services.store.steps(id, &page).await?;
@@ -105,7 +145,9 @@ pub(crate) async fn trace(
     State(app): State<App>,
     Tenant(tenant): Tenant,
     RunPath(id): RunPath,
+    query: QueryFields,
 ) -> Result<Json<Vec<Value>>, ApiError> {
+    query.limit_up_to(SPANS, MOST_SPANS)?;
     find(&app, &tenant, id).await?;
     Ok(Json(Vec::new()))
 }
@@ -115,7 +157,18 @@ pub(crate) async fn metrics(
     Tenant(tenant): Tenant,
     RunPath(id): RunPath,
 ) -> Result<Json<Value>, ApiError> {
-    Ok(Json(wire::metrics(&find(&app, &tenant, id).await?)))
+    let run = find(&app, &tenant, id).await?;
+    let mut called: Vec<String> = Vec::new();
+    for message in all_messages(&*app.services.store, &MessageFilter::run(run.agent_id, run.id)).await? {
+        let Body::ToolReturns(returns) = message.body else { continue };
+        for one in returns {
+            if !called.contains(&one.name) {
+                called.push(one.name);
+            }
+        }
+    }
+    let tools = app.services.store.tools_by_name(&tenant, &called).await?;
+    Ok(Json(wire::metrics(&run, &tools.iter().map(|tool| tool.id).collect::<Vec<_>>())))
 }
 
 /// Resumes a stream. Browsers can only do it by GET: their `EventSource` comes back with `Last-Event-ID`. SDKs, whose

@@ -4,19 +4,23 @@ use std::collections::HashSet;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use holdfast_shared::domain::agent::AgentSettings;
 use holdfast_shared::domain::ids::{AgentId, ToolId};
 use holdfast_shared::domain::page::{Order, Page};
+use holdfast_shared::domain::run::{RunType, RunWork};
 use holdfast_shared::domain::tenant::TenantId;
-use holdfast_shared::domain::tool::{CUSTOM, Tool, ToolSource, ToolSpec};
-use holdfast_shared::ports::store::{AgentChange, ToolFilter};
+use holdfast_shared::domain::thread::Thread;
+use holdfast_shared::domain::tool::{CUSTOM, Tool, ToolCall, ToolSource, ToolSpec};
+use holdfast_shared::ports::store::{AgentChange, LoneCall, ToolFilter};
 use holdfast_shared::python;
 use holdfast_shared::wire::agent::WantedTools;
 use holdfast_shared::wire::tool::{self, CreateTool};
 use serde_json::Value;
 
-use super::agents;
+use super::{agents, messages};
 use crate::App;
+use crate::commands::do_work::do_work;
 use crate::error::ApiError;
 use crate::extract::{AgentPath, JsonBody, NamePath, OptionalJsonBody, QueryFields, Tenant, ToolPath};
 
@@ -148,6 +152,30 @@ pub(crate) async fn detach(
 ) -> Result<Json<Value>, ApiError> {
     let tool = known_tool(&app, &tenant, id).await?;
     edit(&app, &tenant, agent, |settings| settings.detach(&tool.spec.name)).await
+}
+
+/// Has a worker call a tool of an agent, without a model, and tells what came of it.
+pub(crate) async fn run(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    AgentPath(id): AgentPath,
+    NamePath(name): NamePath,
+    headers: HeaderMap,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let arguments = tool::parse_run(&body)?;
+    let agent = app.services.store.agent(&tenant, id).await?.ok_or(ApiError::NoAgent)?;
+    if !agent.tools.iter().any(|tool| tool.spec.name == name) {
+        return Err(ApiError::Unknown("an attached tool of this name"));
+    }
+    let digits = app.services.seams.uuid().simple().to_string();
+    let call = ToolCall::new(format!("call_{}", digits.get(..8).unwrap_or(&digits)), name, arguments);
+    let work = (RunType::RunTool, RunWork::CallTool { call });
+    let run = do_work(&app, &tenant, Thread::own(id), work, messages::is_retry(&headers)).await?;
+    match app.services.store.lone_call(run.id).await? {
+        Some(LoneCall::Returned(tool_return)) => Ok(Json(tool::execution_result(&tool_return))),
+        Some(LoneCall::Begun) | None => Err(ApiError::Internal(format!("run {} has no result", run.id))),
+    }
 }
 
 pub(crate) async fn set_approval(

@@ -9,12 +9,15 @@ use figment::providers::{Env, Format, Toml};
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::domain::callback::SigningKey;
 use crate::domain::tenant::TenantId;
 use crate::outbound::{self, Allow};
 
+mod access;
 mod models;
 mod python;
 
+pub use access::{CorsOrigins, KeyHash};
 pub use models::{ANTHROPIC, GOOGLE_AI, ModelServer, ModelSettings, OPENAI, OpenAiApi, Protocol, ReasoningSummary};
 pub use python::{Network, PythonSettings, SandboxChoice};
 
@@ -36,6 +39,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("HOLDFAST_DATA_DIR", "data_dir"),
     ("HOLDFAST_PREFIX", "prefix"),
     ("HOLDFAST_API_KEYS", "api_keys"),
+    ("HOLDFAST_CORS_ORIGINS", "cors_origins"),
     ("HOLDFAST_DEFAULT_MODEL", "default_model"),
     ("HOLDFAST_WORKER_CONCURRENCY", "worker_concurrency"),
     ("HOLDFAST_LEASE_MS", "lease_ms"),
@@ -58,6 +62,8 @@ const VARIABLES: &[(&str, &str)] = &[
     ("HOLDFAST_MODEL_RETRY_BUDGET_MS", "model_retry_budget_ms"),
     ("HOLDFAST_APPROVAL_TIMEOUT_MS", "approval_timeout_ms"),
     ("HOLDFAST_APPROVAL_DEFAULT", "approval_default"),
+    ("HOLDFAST_CALLBACK_TRIES", "callback_tries"),
+    ("HOLDFAST_CALLBACK_SECRET", "callback_secret"),
     ("HOLDFAST_LIVE_TTL_MS", "live_ttl_ms"),
     ("HOLDFAST_FINISHED_TTL_MS", "finished_ttl_ms"),
     ("HOLDFAST_TOOL_TIMEOUT_MS", "tool_timeout_ms"),
@@ -122,6 +128,7 @@ struct Raw {
     data_dir: Option<PathBuf>,
     prefix: String,
     api_keys: Option<SecretString>,
+    cors_origins: String,
     default_model: Option<String>,
     worker_concurrency: u16,
     lease_ms: u64,
@@ -144,6 +151,8 @@ struct Raw {
     model_retry_budget_ms: u64,
     approval_timeout_ms: u64,
     approval_default: ApprovalDefault,
+    callback_tries: u32,
+    callback_secret: Option<SecretString>,
     live_ttl_ms: u64,
     finished_ttl_ms: u64,
     tool_timeout_ms: u64,
@@ -177,6 +186,7 @@ impl Default for Raw {
             data_dir: None,
             prefix: "holdfast".to_owned(),
             api_keys: None,
+            cors_origins: String::new(),
             default_model: None,
             worker_concurrency: 64,
             lease_ms: 5_000,
@@ -199,6 +209,8 @@ impl Default for Raw {
             model_retry_budget_ms: 60_000,
             approval_timeout_ms: 30 * 24 * 60 * 60 * 1000,
             approval_default: ApprovalDefault::Deny,
+            callback_tries: 5,
+            callback_secret: None,
             live_ttl_ms: 24 * 60 * 60 * 1000,
             finished_ttl_ms: 10 * 60 * 1000,
             tool_timeout_ms: 180_000,
@@ -276,7 +288,9 @@ pub struct ApiSettings {
     /// Address to listen on.
     pub listen: SocketAddr,
     /// Bearer keys and whose they are; empty means open, on loopback only.
-    pub keys: Vec<(TenantId, SecretString)>,
+    pub keys: Vec<(TenantId, KeyHash)>,
+    /// The origins of web pages that may call the API.
+    pub cors_origins: CorsOrigins,
     /// Silence on a stream before a keepalive.
     pub keepalive: Duration,
     /// Most runs of one agent that are created or running.
@@ -332,6 +346,10 @@ pub struct WorkerSettings {
     pub approval_timeout: Option<Duration>,
     /// How it answers then.
     pub approval_default: ApprovalDefault,
+    /// Tries of a callback.
+    pub callback_tries: u32,
+    /// What callbacks are signed with; `None`: they are not.
+    pub callback_key: Option<SigningKey>,
     /// How Python tools are executed.
     pub python: PythonSettings,
     /// The file that names the MCP servers.
@@ -452,6 +470,7 @@ impl Raw {
         self.api_keys = self.api_keys.filter(keep);
         self.anthropic_api_key = self.anthropic_api_key.filter(keep);
         self.gemini_api_key = self.gemini_api_key.filter(keep);
+        self.callback_secret = self.callback_secret.filter(keep);
         let keep = |text: &String| !text.trim().is_empty();
         self.openai_base_url = self.openai_base_url.filter(keep);
         self.openai_compatible = self.openai_compatible.filter(keep);
@@ -475,7 +494,6 @@ impl Raw {
             .listen
             .parse()
             .map_err(|_| invalid("HOLDFAST_LISTEN", "expected ADDRESS:PORT, for example 127.0.0.1:8283"))?;
-        let keys = self.keys()?;
         for (name, bytes) in
             [("HOLDFAST_MAX_BODY_BYTES", self.max_body_bytes), ("HOLDFAST_IMAGE_MAX_BYTES", self.image_max_bytes)]
         {
@@ -485,7 +503,8 @@ impl Raw {
         }
         Ok(ApiSettings {
             listen,
-            keys,
+            keys: self.keys()?,
+            cors_origins: self.cors_origins()?,
             keepalive: positive("HOLDFAST_KEEPALIVE_MS", self.keepalive_ms)?,
             max_queued_runs: positive_u32("HOLDFAST_MAX_QUEUED_RUNS", self.max_queued_runs)?,
             max_body_bytes: self.max_body_bytes,
@@ -493,25 +512,10 @@ impl Raw {
         })
     }
 
-    /// `KEY` or `TENANT=KEY`, comma-separated.
-    fn keys(&self) -> Result<Vec<(TenantId, SecretString)>, SettingsError> {
+    fn callback_key(&self) -> Result<Option<SigningKey>, SettingsError> {
         use secrecy::ExposeSecret;
-        let Some(keys) = &self.api_keys else { return Ok(Vec::new()) };
-        let entries = keys.expose_secret().split(',').map(str::trim).filter(|entry| !entry.is_empty());
-        entries
-            .map(|entry| {
-                let (tenant, key) = match entry.split_once('=') {
-                    Some((tenant, key)) => (TenantId::parse(tenant), key),
-                    None => (Some(TenantId::default()), entry),
-                };
-                let problem = "expected KEY or TENANT=KEY, separated by commas; a tenant has 1 to 64 letters, digits, \
-                               '-' or '_', and a key at least 8 characters";
-                match tenant {
-                    Some(tenant) if key.len() >= 8 => Ok((tenant, SecretString::from(key.to_owned()))),
-                    _ => Err(invalid("HOLDFAST_API_KEYS", problem)),
-                }
-            })
-            .collect()
+        let key = self.callback_secret.as_ref().map(|secret| SigningKey::parse(secret.expose_secret().trim()));
+        key.transpose().map_err(|problem| invalid("HOLDFAST_CALLBACK_SECRET", problem))
     }
 
     fn worker(&self) -> Result<WorkerSettings, SettingsError> {
@@ -548,6 +552,8 @@ impl Raw {
             model_retry_budget: Duration::from_millis(self.model_retry_budget_ms),
             approval_timeout: (self.approval_timeout_ms > 0).then(|| Duration::from_millis(self.approval_timeout_ms)),
             approval_default: self.approval_default,
+            callback_tries: positive_u32("HOLDFAST_CALLBACK_TRIES", self.callback_tries)?,
+            callback_key: self.callback_key()?,
             python: self.python()?,
             mcp_config: self.mcp_config.clone(),
         })
@@ -594,6 +600,9 @@ mod tests {
             ("python_sandbox = \"none\"", "python_sandbox"),
             ("python_network = \"yes\"", "python_network"),
             ("image_max_bytes = 0", "HOLDFAST_IMAGE_MAX_BYTES"),
+            ("callback_tries = 0", "HOLDFAST_CALLBACK_TRIES"),
+            ("callback_secret = \"short\"", "HOLDFAST_CALLBACK_SECRET"),
+            ("callback_secret = \"whsec_(not base64, but long)\"", "HOLDFAST_CALLBACK_SECRET"),
             ("outbound_allow = \"http://a/\"", "HOLDFAST_OUTBOUND_ALLOW"),
             ("lease_ms = \"long\"", "lease_ms"),
             ("nonsense = 1", "nonsense"),
@@ -610,13 +619,5 @@ mod tests {
         for closed in ["listen = \"0.0.0.0:8283\"\napi_keys = \"long-enough\"", "listen = \"[::1]:1\""] {
             from_toml(closed).expect("valid").api.require_keys().expect(closed);
         }
-    }
-
-    #[test]
-    fn keys_belong_to_tenants() {
-        let settings = from_toml("api_keys = \"secret-one, team=secret-two\"").expect("valid");
-        let tenants: Vec<_> = settings.api.keys.iter().map(|(tenant, _)| tenant.as_str()).collect();
-        assert_eq!(tenants, ["default", "team"]);
-        assert!(!format!("{settings:?}").contains("secret-one"));
     }
 }

@@ -41,6 +41,9 @@ pub enum CompactionTrigger {
 }
 
 impl CompactionTrigger {
+    /// Everything that does.
+    pub const ALL: [Self; 3] = [Self::PostStepContextCheck, Self::ContextWindowExceeded, Self::Manual];
+
     /// The word on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -64,6 +64,26 @@ pub const MCP_PROGRESS_QUEUE: usize = 64;
 pub const IMAGE_URLS: usize = 32;
 /// Images of one request that are fetched at the same time.
 pub const IMAGE_FETCHES: usize = 8;
+/// Longest `callback_url`.
+pub const CALLBACK_URL_BYTES: usize = 2048;
+/// Shortest key that signs callbacks.
+pub const CALLBACK_SECRET_BYTES: usize = 16;
+/// Most time of a try of a callback (api/03 §7).
+pub const CALLBACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a callback is left to the worker that took it; then another one takes it.
+pub const CALLBACK_TAKEN: Duration = Duration::from_secs(10);
+/// Pause after the first failed try of a callback; it grows fourfold each time.
+pub const CALLBACK_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest pause between two tries of a callback.
+pub const CALLBACK_PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
+/// Callbacks that one worker sends at the same time.
+pub const CALLBACKS: usize = 32;
+/// Callbacks that one worker sends to one receiver at the same time, so that a slow one does not hold up others.
+pub const CALLBACKS_TO_ONE: usize = 4;
+/// Most different words of a search.
+pub const SEARCH_WORDS: usize = 32;
+/// Most tags that a client puts on a step.
+pub const STEP_TAGS: usize = 64;
 /// Steps of a run that does not say (api/01 §1).
 pub const DEFAULT_MAX_STEPS: u32 = 50;
 /// The longest that a delivery is held; brokers take it away after 30 minutes by default.
@@ -71,3 +91,5 @@ pub const DELIVERY_HELD: Duration = Duration::from_secs(20 * 60);
 
 const _: () = assert!(APPEND_BATCH_BYTES <= READ_BYTES, "one read returns at least one batch");
 const _: () = assert!(UNARCHIVED_BYTES >= 2 * APPEND_BATCH_BYTES, "a full batch fits twice before an archive write");
+const _: () = assert!(CALLBACK_TAKEN.as_secs() >= 2 * CALLBACK_TIMEOUT.as_secs(), "nobody takes what is being sent");
+const _: () = assert!(CALLBACKS > CALLBACKS_TO_ONE, "there is room beside one receiver");

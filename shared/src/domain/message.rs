@@ -223,3 +223,38 @@ pub enum MessageType {
     /// `event_message`
     EventMessage,
 }
+
+impl MessageType {
+    /// Every kind, in the order of api/01 §1.
+    pub const ALL: [Self; 11] = [
+        Self::SystemMessage,
+        Self::UserMessage,
+        Self::AssistantMessage,
+        Self::ReasoningMessage,
+        Self::HiddenReasoningMessage,
+        Self::ToolCallMessage,
+        Self::ToolReturnMessage,
+        Self::ApprovalRequestMessage,
+        Self::ApprovalResponseMessage,
+        Self::SummaryMessage,
+        Self::EventMessage,
+    ];
+
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SystemMessage => "system_message",
+            Self::UserMessage => "user_message",
+            Self::AssistantMessage => "assistant_message",
+            Self::ReasoningMessage => "reasoning_message",
+            Self::HiddenReasoningMessage => "hidden_reasoning_message",
+            Self::ToolCallMessage => "tool_call_message",
+            Self::ToolReturnMessage => "tool_return_message",
+            Self::ApprovalRequestMessage => "approval_request_message",
+            Self::ApprovalResponseMessage => "approval_response_message",
+            Self::SummaryMessage => "summary_message",
+            Self::EventMessage => "event_message",
+        }
+    }
+}

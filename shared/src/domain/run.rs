@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::approval::Answering;
+use super::callback::{CallbackTry, CallbackUrl};
 use super::ids::{AgentId, ConversationId, RunId};
 use super::message::MessageType;
 use super::model::ModelHandle;
@@ -47,6 +48,8 @@ pub struct Run {
     pub created_at: Timestamp,
     /// From acceptance to the first event that a model made, in nanoseconds.
     pub ttft_ns: Option<i64>,
+    /// The last try to tell its end to its callback URL.
+    pub callback: Option<CallbackTry>,
 }
 
 impl Run {
@@ -164,6 +167,10 @@ pub enum RunType {
     SendMessageAsync,
     /// A stream or one JSON answer, in a conversation.
     SendConversationMessage,
+    /// A compaction that the client asked for.
+    Summarize,
+    /// A call of a tool that the client asked for.
+    RunTool,
 }
 
 /// What a run was asked to do; kept with the run as one document.
@@ -171,6 +178,9 @@ pub enum RunType {
 pub struct RunRequest {
     /// The path that it came by.
     pub run_type: RunType,
+    /// What there is to do.
+    #[serde(default)]
+    pub work: RunWork,
     /// Resumable or not.
     pub attachment: Attachment,
     /// Deltas or steps.
@@ -195,7 +205,7 @@ pub struct RunRequest {
     /// Legacy: which of its arguments holds the text.
     pub assistant_message_tool_kwarg: String,
     /// Where to post when the run has ended.
-    pub callback_url: Option<String>,
+    pub callback_url: Option<CallbackUrl>,
     /// Tools that exist for this run only and run at the client.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub client_tools: Vec<ToolSpec>,
@@ -210,6 +220,51 @@ pub struct RunRequest {
     pub answering: Option<Answering>,
 }
 
+/// What a run has to do. All kinds go through the same queue, claim, lease and line, so that a thread has one writer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum RunWork {
+    /// To answer its input, step by step.
+    #[default]
+    Answer,
+    /// To compact the context, without a step. What comes of it is its summary message.
+    Compact {
+        /// The request's `compaction_settings`, as sent.
+        settings: Option<serde_json::Value>,
+    },
+    /// To make one call of a tool, in one step without a model call. What comes of it is recorded with the step.
+    CallTool {
+        /// The call.
+        call: ToolCall,
+    },
+}
+
+impl RunRequest {
+    /// A request for something else than an answer: without stream, and without what only concerns answers.
+    #[must_use]
+    pub fn of_work(run_type: RunType, work: RunWork) -> Self {
+        Self {
+            run_type,
+            work,
+            attachment: Attachment::Foreground,
+            mode: StreamMode::Steps,
+            include_pings: false,
+            max_steps: 1,
+            include_types: None,
+            override_model: None,
+            override_system: None,
+            speech: None,
+            use_assistant_message: true,
+            assistant_message_tool_name: "send_message".to_owned(),
+            assistant_message_tool_kwarg: "message".to_owned(),
+            callback_url: None,
+            client_tools: Vec::new(),
+            client_skills: Vec::new(),
+            include_compaction: false,
+            answering: None,
+        }
+    }
+}
+
 /// The call by which an agent of a legacy type speaks (api/05 §9).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Speech {
@@ -220,6 +275,12 @@ pub struct Speech {
 }
 
 impl Speech {
+    /// How agents of a legacy type speak where nobody says otherwise.
+    #[must_use]
+    pub fn usual() -> Self {
+        Self { tool: "send_message".to_owned(), argument: "message".to_owned() }
+    }
+
     /// What a call says; `None` if it is another tool's, or says nothing that can be read.
     #[must_use]
     pub fn said(&self, call: &ToolCall) -> Option<String> {
@@ -279,6 +340,18 @@ pub enum ErrorType {
 }
 
 impl ErrorType {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::LlmTimeout,
+        Self::LlmRateLimit,
+        Self::LlmAuthentication,
+        Self::LlmError,
+        Self::LlmEmptyResponse,
+        Self::ContextWindowOverflowInSystemPrompt,
+        Self::InternalError,
+        Self::StreamIncomplete,
+    ];
+
     /// The word on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -35,6 +35,39 @@ pub struct Step {
     pub retries: Vec<Retry>,
     /// When and for how long.
     pub timing: StepTiming,
+    /// What the client thinks of it.
+    pub feedback: Option<Feedback>,
+    /// The client's tags.
+    pub tags: Vec<String>,
+    /// The W3C trace that the run's request belongs to: 32 hexadecimal digits.
+    pub trace_id: Option<String>,
+}
+
+/// What a client thinks of a step (api/04 §6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Feedback {
+    /// Well done.
+    Positive,
+    /// Not so.
+    Negative,
+}
+
+impl Feedback {
+    /// The word on the wire and in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Positive => "positive",
+            Self::Negative => "negative",
+        }
+    }
+
+    /// The feedback that a word stands for, if any.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Positive, Self::Negative].into_iter().find(|feedback| feedback.as_str() == word)
+    }
 }
 
 /// How far a step got. A row exists from the start of the model call.
@@ -52,6 +85,9 @@ pub enum StepStatus {
 }
 
 impl StepStatus {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Success, Self::Failed, Self::Cancelled];
+
     /// The word on the wire and in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -66,7 +102,7 @@ impl StepStatus {
     /// The status that a word stands for, if any.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Pending, Self::Success, Self::Failed, Self::Cancelled].into_iter().find(|status| status.as_str() == word)
+        Self::ALL.into_iter().find(|status| status.as_str() == word)
     }
 }
 

@@ -10,18 +10,19 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
-use crate::domain::agent::{Agent, AgentSettings, ReferenceKind};
+use crate::domain::agent::{Agent, AgentSettings};
 use crate::domain::block::{Block, BlockChange, BlockWriteError};
+use crate::domain::callback::CallbackTry;
 use crate::domain::conversation::{Conversation, ConversationChange};
 use crate::domain::event::Event;
 use crate::domain::ids::{AgentId, BlockId, ConversationId, MessageId, RunId, StepId, ToolId, WorkerId};
 use crate::domain::lease::{Lease, TakeoverAfter};
-use crate::domain::message::{Body, Message, Role};
+use crate::domain::message::{Body, Message};
 use crate::domain::model::ModelHandle;
-use crate::domain::page::Page;
+use crate::domain::page::{Order, Page};
 use crate::domain::position::SeqId;
-use crate::domain::run::{Outcome, Run, RunRequest, RunState, RunStatus};
-use crate::domain::step::{OpenStep, Retry, Step, StepError, StepStatus};
+use crate::domain::run::{Outcome, Run, RunRequest, RunState};
+use crate::domain::step::{Feedback, OpenStep, Retry, Step, StepError, StepStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
 use crate::domain::thread::{Thread, ThreadScope};
@@ -30,6 +31,13 @@ use crate::domain::usage::{RunUsage, Usage};
 use crate::ports::run_queue::RunHint;
 use crate::ports::seams::Seams;
 use crate::wire::event::Encoder;
+
+mod lists;
+
+pub use lists::{
+    AgentFilter, AgentOrder, BlockFilter, ConversationFilter, ConversationOrder, FoundMessage, MessageFilter,
+    MessageScope, MessageSearch, RunFilter, StepFilter, ToolFilter,
+};
 
 /// Why the store did not do what it should.
 #[derive(Debug, thiserror::Error)]
@@ -52,68 +60,6 @@ pub enum StoreError {
     /// What is stored cannot be read, or the query is wrong: a defect.
     #[error("the database holds something unexpected: {0}")]
     Corrupt(String),
-}
-
-/// Which agents to list.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct AgentFilter {
-    /// Exactly this name.
-    pub name: Option<String>,
-    /// A part of the name, any case.
-    pub query_text: Option<String>,
-    /// These tags: any of them, or all.
-    pub tags: Vec<String>,
-    /// Whether all tags must be there.
-    pub match_all_tags: bool,
-    /// With this block attached.
-    pub block: Option<BlockId>,
-    /// The last run ended for this reason.
-    pub last_stop_reason: Option<StopReason>,
-    /// With all of these among what the settings refer to.
-    pub references: Vec<(ReferenceKind, String)>,
-    /// What the list is ordered by.
-    pub order_by: AgentOrder,
-}
-
-/// What a list of agents is ordered by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AgentOrder {
-    /// When they were made.
-    #[default]
-    Creation,
-    /// When they were last changed.
-    Change,
-    /// When their last run ended; those that never ran come before all others.
-    Completion,
-}
-
-/// Which blocks to list.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct BlockFilter {
-    /// Exactly this label.
-    pub label: Option<String>,
-    /// A part of the label, any case.
-    pub label_search: Option<String>,
-    /// A part of the value, any case.
-    pub value_search: Option<String>,
-    /// A part of the description, any case.
-    pub description_search: Option<String>,
-    /// Exactly this name as a template.
-    pub template_name: Option<String>,
-    /// Counted to this project.
-    pub project_id: Option<String>,
-    /// Only templates.
-    pub templates_only: bool,
-    /// These tags: any of them, or all.
-    pub tags: Vec<String>,
-    /// Whether all tags must be there.
-    pub match_all_tags: bool,
-    /// Attached to more agents than this.
-    pub agents_above: Option<i64>,
-    /// Attached to fewer agents than this.
-    pub agents_below: Option<i64>,
-    /// Attached to one of these numbers of agents; empty means all.
-    pub agents_exactly: Vec<i64>,
 }
 
 /// What becomes of an agent's settings: a pure function of them as they are inside the transaction, so that changes at
@@ -169,74 +115,6 @@ pub enum BlockChanged<T = Block> {
     Refused(BlockWriteError),
 }
 
-/// Which tools to list.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ToolFilter {
-    /// Exactly this name.
-    pub name: Option<String>,
-    /// One of these names; empty means all.
-    pub names: Vec<String>,
-    /// One of these; empty means all.
-    pub ids: Vec<ToolId>,
-    /// A part of the name, any case.
-    pub search: Option<String>,
-    /// Of one of these kinds, by the contract's words; `None` means all.
-    pub tool_types: Option<Vec<String>>,
-}
-
-impl ToolFilter {
-    /// Whether a tool is one of those. Stores ask it for the built-in tools, which have no rows.
-    #[must_use]
-    pub fn wants(&self, tool: &Tool) -> bool {
-        let name = &tool.spec.name;
-        self.name.as_ref().is_none_or(|wanted| wanted == name)
-            && (self.names.is_empty() || self.names.contains(name))
-            && (self.ids.is_empty() || self.ids.contains(&tool.id))
-            && self.search.as_ref().is_none_or(|text| name.to_lowercase().contains(&text.to_lowercase()))
-            && self.tool_types.as_ref().is_none_or(|types| types.iter().any(|word| word == tool.source.tool_type()))
-    }
-}
-
-/// Which runs to list.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RunFilter {
-    /// Of these agents; empty means all.
-    pub agents: Vec<AgentId>,
-    /// In one of these states; empty means all.
-    pub statuses: Vec<RunStatus>,
-    /// Resumable or not.
-    pub background: Option<bool>,
-    /// Ended for this reason.
-    pub stop_reason: Option<StopReason>,
-    /// Of these threads.
-    pub threads: ThreadScope,
-}
-
-/// What conversations are listed by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ConversationOrder {
-    /// When they were made.
-    #[default]
-    Creation,
-    /// When their last message came; those without one count as made.
-    LastMessage,
-    /// When their last run ended; those without one count as made.
-    LastRun,
-}
-
-/// Which conversations to list.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ConversationFilter {
-    /// Of this agent.
-    pub agent: Option<AgentId>,
-    /// A part of the summary, any case.
-    pub summary: Option<String>,
-    /// Put away or not.
-    pub archived: Option<bool>,
-    /// The order.
-    pub order: ConversationOrder,
-}
-
 /// Where the messages of a new conversation come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fork {
@@ -257,50 +135,39 @@ pub enum ConversationMade {
     NoMessage,
 }
 
-/// Which messages of an agent to list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MessageFilter {
-    /// The agent.
-    pub agent: AgentId,
-    /// Only those of this thread, in a fork also those that it shares; `None` means all of the agent.
-    pub thread: Option<Thread>,
-    /// Only what this run brought or made.
-    pub run: Option<RunId>,
+/// What a client says of a step; `None` leaves a part as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FeedbackChange {
+    /// New feedback, or that there is none any more.
+    pub feedback: Option<Option<Feedback>>,
+    /// All tags.
+    pub tags: Option<Vec<String>>,
 }
 
-impl MessageFilter {
-    /// All messages of an agent, in all of its threads.
-    #[must_use]
-    pub const fn agent(agent: AgentId) -> Self {
-        Self { agent, thread: None, run: None }
-    }
-
-    /// Those of a thread.
-    #[must_use]
-    pub const fn thread(thread: Thread) -> Self {
-        Self { agent: thread.agent, thread: Some(thread), run: None }
-    }
-
-    /// What a run brought or made.
-    #[must_use]
-    pub const fn run(agent: AgentId, run: RunId) -> Self {
-        Self { agent, thread: None, run: Some(run) }
-    }
+/// What came of deleting a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunDeletion {
+    /// It is gone, with its steps and events. Its messages stay in the agent's history and name no run any more.
+    Deleted,
+    /// No such run for this tenant.
+    NoRun,
+    /// It is not over.
+    Active,
+    /// Its calls wait for the client.
+    Waiting,
 }
 
-/// A search in an agent's history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MessageSearch {
-    /// Text that the message must contain, any case; `None` lists by the other filters only.
-    pub query: Option<String>,
-    /// One of these roles; empty means user and assistant.
-    pub roles: Vec<Role>,
-    /// Not before.
-    pub from: Option<Timestamp>,
-    /// Before this.
-    pub until: Option<Timestamp>,
-    /// At most so many, newest first.
-    pub limit: u32,
+/// What came of emptying an agent's context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContextReset {
+    /// Only the system message is left, compiled anew.
+    Emptied,
+    /// No such agent for this tenant.
+    NoAgent,
+    /// This run is not over.
+    Busy(RunId),
+    /// Calls of this run wait for the client: cancel it first with [`Store::cancel_approval`].
+    Waiting(RunId),
 }
 
 /// The idempotency key of a request: the `otid`s of its messages, in order (api/03 §6).
@@ -357,6 +224,7 @@ impl NewRun {
             archived: encoder.last(),
             created_at: now,
             ttft_ns: None,
+            callback: None,
         };
         Self { run, input, key: None, content: None, opening, trace: None, max_queued }
     }
@@ -383,6 +251,15 @@ pub enum Accepted {
     NothingPending,
     /// This run answers the same calls already.
     BeingAnswered(RunId),
+}
+
+/// What is recorded of the one call of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LoneCall {
+    /// It was begun.
+    Begun,
+    /// It is done.
+    Returned(ToolReturn),
 }
 
 /// A hint that is to be published.
@@ -600,6 +477,17 @@ pub struct Heartbeat {
     pub cancelled: Vec<RunId>,
 }
 
+/// A callback that is due and was taken by the one who asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TakenCallback {
+    /// The run that has ended.
+    pub run: Run,
+    /// Tries that failed before.
+    pub failed: u32,
+    /// How often it was taken, this time included: only the last taker says what came of it.
+    pub takes: i64,
+}
+
 /// The port.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -757,6 +645,51 @@ pub trait Store: Send + Sync + 'static {
     /// Messages of an agent that match, newest first.
     async fn search_messages(&self, agent: AgentId, search: &MessageSearch) -> Result<Vec<Message>, StoreError>;
 
+    /// A page of messages across a tenant's agents. Those of deleted agents are told only by their step.
+    async fn find_messages(
+        &self,
+        tenant: &TenantId,
+        scope: &MessageScope,
+        page: &Page<MessageId>,
+    ) -> Result<Vec<FoundMessage>, StoreError>;
+    /// A message; `None` if this tenant has none of that id.
+    async fn message(&self, tenant: &TenantId, id: MessageId) -> Result<Option<FoundMessage>, StoreError>;
+    /// Messages of a tenant's agents, or of one of them, that match, newest first.
+    async fn search_all_messages(
+        &self,
+        tenant: &TenantId,
+        agent: Option<AgentId>,
+        threads: ThreadScope,
+        search: &MessageSearch,
+    ) -> Result<Vec<FoundMessage>, StoreError>;
+    /// Takes everything but the system message out of the context of an agent's own thread, and compiles that one anew. The
+    /// history stays.
+    async fn reset_context(
+        &self,
+        tenant: &TenantId,
+        agent: AgentId,
+        now: Timestamp,
+    ) -> Result<ContextReset, StoreError>;
+
+    // Steps, across agents
+
+    /// A page of a tenant's steps, in the order of their beginning.
+    async fn find_steps(
+        &self,
+        tenant: &TenantId,
+        filter: &StepFilter,
+        page: &Page<StepId>,
+    ) -> Result<Vec<Step>, StoreError>;
+    /// A step; `None` if this tenant has none of that id.
+    async fn step(&self, tenant: &TenantId, id: StepId) -> Result<Option<Step>, StoreError>;
+    /// Notes what the client says of a step, and answers it as it is then; `None` if there is none.
+    async fn rate_step(
+        &self,
+        tenant: &TenantId,
+        id: StepId,
+        change: &FeedbackChange,
+    ) -> Result<Option<Step>, StoreError>;
+
     // Runs, from the outside
 
     /// Accepts a run: run, input, key, opening events and outbox row in one transaction (G1), serialized per agent so
@@ -772,8 +705,12 @@ pub trait Store: Send + Sync + 'static {
     async fn run(&self, tenant: &TenantId, id: RunId) -> Result<Option<Run>, StoreError>;
     /// A page of runs.
     async fn runs(&self, tenant: &TenantId, filter: &RunFilter, page: &Page<RunId>) -> Result<Vec<Run>, StoreError>;
+    /// Deletes a run that is over.
+    async fn delete_run(&self, tenant: &TenantId, id: RunId) -> Result<RunDeletion, StoreError>;
     /// A page of a run's steps.
     async fn steps(&self, run: RunId, page: &Page<StepId>) -> Result<Vec<Step>, StoreError>;
+    /// What is recorded of the call of a run whose work is one call; `None`: it was not begun.
+    async fn lone_call(&self, run: RunId) -> Result<Option<LoneCall>, StoreError>;
     /// Archived events after a cursor, in order, at most one read's worth.
     async fn events(&self, run: RunId, after: SeqId) -> Result<Vec<Event>, StoreError>;
     /// Those of these runs that have ended.
@@ -865,10 +802,44 @@ pub trait Store: Send + Sync + 'static {
     /// many.
     async fn rescue(&self, after: TakeoverAfter, unclaimed_after: Duration) -> Result<u64, StoreError>;
 
+    // Callbacks. The end of a run that has a callback URL enters one, in its own transaction.
+
+    /// Takes a callback that is due and leads to none of these receivers, the one that waits longest first. It is left to
+    /// the taker for this long.
+    async fn take_callback(&self, busy: &[String], left_for: Duration) -> Result<Option<TakenCallback>, StoreError>;
+    /// Notes a try on the run. With a pause the callback is due again after it, else it is done. `false`, and nothing is
+    /// noted: the callback was taken by another one meanwhile.
+    async fn callback_tried(
+        &self,
+        taken: &TakenCallback,
+        tried: &CallbackTry,
+        pause: Option<Duration>,
+    ) -> Result<bool, StoreError>;
+
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;
     /// The adapter's name, for the health answer.
     fn name(&self) -> &'static str;
+}
+
+/// All messages that a filter lets pass, oldest first.
+///
+/// # Errors
+/// The store failed.
+pub async fn all_messages(store: &dyn Store, filter: &MessageFilter) -> Result<Vec<Message>, StoreError> {
+    /// Messages in one read.
+    const READ: u32 = 200;
+    let mut messages: Vec<Message> = Vec::new();
+    loop {
+        let after = messages.last().map(|message| message.id);
+        let page = Page { after, before: None, limit: READ, order: Order::Ascending };
+        let more = store.messages(filter, &page).await?;
+        let is_last = more.len() < READ as usize;
+        messages.extend(more);
+        if is_last {
+            return Ok(messages);
+        }
+    }
 }
 
 impl Context {

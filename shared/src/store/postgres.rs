@@ -60,6 +60,13 @@ macro_rules! in_numbers {
     };
 }
 
+/// Whether the value before it is in a list, bound as `list_of_texts`.
+macro_rules! in_texts {
+    ($list:literal) => {
+        concat!(" = ANY(", $list, ")")
+    };
+}
+
 /// What stands before and after a list of ids, bound as `list_of_ids`, in a query that is put together at run time.
 const IN_IDS: [&str; 2] = [" = ANY(", ")"];
 

@@ -57,6 +57,13 @@ macro_rules! in_numbers {
     };
 }
 
+/// Whether the value before it is in a list, bound as `list_of_texts`.
+macro_rules! in_texts {
+    ($list:literal) => {
+        concat!(" IN (SELECT value FROM json_each(", $list, "))")
+    };
+}
+
 /// What stands before and after a list of ids, bound as `list_of_ids`, in a query that is put together at run time.
 const IN_IDS: [&str; 2] = [" IN (SELECT unhex(value) FROM json_each(", "))"];
 

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::domain::Timestamp;
 use crate::domain::message::{AnswerPart, Body};
+use crate::domain::run::Speech;
 use crate::ports::store::StoreError;
 
 /// A moment as a column keeps it.
@@ -60,16 +61,19 @@ pub(super) fn folded(text: &str) -> String {
     plain(text).to_lowercase()
 }
 
-/// What of a message a search looks into: what was said and what tools answered, not the calls.
+/// What of a message a search looks into: what was said, also by the call with which a legacy agent speaks, and what
+/// tools answered, not the other calls.
 pub(super) fn searchable(body: &Body) -> String {
     match body {
         Body::System(content) | Body::User(content) | Body::History(content) => folded(&content.text()),
         Body::Assistant(answer) | Body::ApprovalRequest(answer) => {
             let parts = answer.parts.iter().filter_map(|part| match part {
-                AnswerPart::Text(text) | AnswerPart::Reasoning { text, .. } => Some(text.as_str()),
+                AnswerPart::Text(text) | AnswerPart::Reasoning { text, .. } => Some(text.clone()),
                 AnswerPart::HiddenReasoning { .. } => None,
             });
-            folded(&parts.collect::<Vec<_>>().join("\n"))
+            let speech = Speech::usual();
+            let said = answer.calls.iter().filter_map(|call| speech.said(call));
+            folded(&parts.chain(said).collect::<Vec<_>>().join("\n"))
         }
         Body::ToolReturns(returns) => {
             folded(&returns.iter().map(|one| one.text.as_str()).collect::<Vec<_>>().join("\n"))

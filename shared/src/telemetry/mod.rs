@@ -1,6 +1,8 @@
 //! Logs and traces. Fields are named by domain (`run.id`, `lease.epoch`); prompts, tool output and secrets are never in
 //! them.
 
+use tracing::Metadata;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry};
@@ -49,6 +51,8 @@ pub fn start(settings: &Settings) -> Result<Telemetry, SettingsError> {
     };
     let exporter = settings.otlp_endpoint.as_deref().map(Exporter::start).transpose()?;
     let spans = exporter.as_ref().map(Exporter::layer::<Registry>);
+    // A line says itself what it is about; the spans around it would say it again, and more than people read.
+    let filter = filter.and(filter_fn(|what: &Metadata<'_>| what.is_event()));
     // A second start, as tests make it, keeps the first subscriber.
     let _ = tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).try_init();
     Ok(Telemetry { exporter })

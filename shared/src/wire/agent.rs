@@ -19,7 +19,7 @@ use crate::wire::message::{Shown, slices};
 use crate::wire::model::{LlmOptions, ModelFacts, object};
 use crate::wire::read::{BodyError, Node};
 use crate::wire::request::{SendRequest, read_model_handle};
-use crate::wire::{time, tool, tool_rule};
+use crate::wire::{compaction, time, tool, tool_rule};
 
 /// The base text of agents that bring none.
 const DEFAULT_SYSTEM: &str = "\
@@ -51,7 +51,7 @@ the user again.";
 const DEFAULT_TYPE: &str = "letta_v1_agent";
 
 /// The kinds of agents.
-const AGENT_TYPES: [&str; 9] = [
+pub const AGENT_TYPES: [&str; 9] = [
     DEFAULT_TYPE,
     "memgpt_agent",
     "memgpt_v2_agent",
@@ -63,16 +63,18 @@ const AGENT_TYPES: [&str; 9] = [
     "voice_sleeptime_agent",
 ];
 
-/// How a compaction chooses what it takes out of the context.
-const COMPACTION_MODES: [&str; 4] = ["sliding_window", "all", "self_compact_all", "self_compact_sliding_window"];
-
 /// What a setting that is kept and shown as it was sent must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub enum Form {
+    /// A boolean.
     Flag,
+    /// A whole number.
     Number,
+    /// A text.
     Text,
+    /// A list of texts.
     Texts,
+    /// An object.
     Object,
 }
 
@@ -89,7 +91,7 @@ impl Form {
 }
 
 /// Settings that are kept and shown as they were sent.
-const OTHER: [(&str, Form); 17] = [
+pub const OTHER: [(&str, Form); 17] = [
     ("base_template_id", Form::Text),
     ("compaction_settings", Form::Object),
     ("embedding", Form::Text),
@@ -252,7 +254,7 @@ impl UpdateAgent {
             tools: read_tools(&body)?,
             last_stop_reason: body.get("last_stop_reason").map(|word| read_stop_reason(&word)).transpose()?,
             last_run_completion: body.get("last_run_completion").map(|at| read_time(&at)).transpose()?,
-            last_run_duration_ms: body.get("last_run_duration_ms").map(|length| length.whole()).transpose()?,
+            last_run_duration_ms: body.get("last_run_duration_ms").map(|length| read_duration(&length)).transpose()?,
             patch: SettingsPatch::parse(&body)?,
         })
     }
@@ -295,7 +297,7 @@ impl SettingsPatch {
         if let Some(rules) = body.get("tool_rules") {
             tool_rules = Some(rules.items()?.iter().map(tool_rule::read).collect::<Result<_, _>>()?);
         }
-        check_compaction(body)?;
+        compaction::check(body)?;
         let config = body.get("llm_config").filter(|_| !body.has("model"));
         let mut other = Map::new();
         for (name, form) in OTHER {
@@ -398,6 +400,10 @@ fn read_stop_reason(node: &Node<'_>) -> Result<StopReason, BodyError> {
     StopReason::parse(node.string()?).ok_or_else(|| node.malformed("is not a stop reason"))
 }
 
+fn read_duration(node: &Node<'_>) -> Result<i64, BodyError> {
+    Ok(i64::try_from(node.at_least(0)?).unwrap_or(i64::MAX))
+}
+
 fn read_time(node: &Node<'_>) -> Result<Timestamp, BodyError> {
     time::parse(node.string()?).ok_or_else(|| node.malformed("must be a time in the form of ISO 8601"))
 }
@@ -431,29 +437,6 @@ fn read_secrets(body: &Node<'_>) -> Result<Option<BTreeMap<String, Secret>>, Bod
 fn is_variable(name: &str) -> bool {
     let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
     begins && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-}
-
-/// `compaction_settings` are kept as sent, but only if a compaction can follow them (api/05 §7).
-fn check_compaction(body: &Node<'_>) -> Result<(), BodyError> {
-    let Some(settings) = body.get("compaction_settings") else { return Ok(()) };
-    settings.object()?;
-    if let Some(mode) = settings.get("mode") {
-        mode.one_of(&COMPACTION_MODES)?;
-    }
-    if let Some(share) = settings.get("sliding_window_percentage")
-        && !share.value().as_f64().is_some_and(|share| 0.0 < share && share < 1.0)
-    {
-        return Err(share.malformed("must be a number between 0 and 1"));
-    }
-    if let Some(most) = settings.get("clip_chars") {
-        most.at_least(1)?;
-    }
-    if let Some(model) = settings.get("model") {
-        read_model_handle(&model)?;
-    }
-    settings.optional_string("prompt")?;
-    settings.flag("prompt_acknowledgement", false)?;
-    settings.get("model_settings").map_or(Ok(()), |options| options.object().map(|_| ()))
 }
 
 fn read_ids<T>(list: &Node<'_>) -> Result<Vec<T>, BodyError>
@@ -564,6 +547,15 @@ fn llm_options(settings: &AgentSettings) -> LlmOptions {
             .or_else(|| of_reasoning("thinking_budget"))
             .or_else(|| of_other("max_reasoning_tokens")),
     }
+}
+
+/// Body of a reset of an agent's context (api/03 §7). The start messages that it can ask for are none: agents of every type
+/// begin without messages here.
+///
+/// # Errors
+/// It has not the form that it should have.
+pub fn check_reset_body(body: &Value) -> Result<(), BodyError> {
+    Node::body(body)?.flag("add_default_initial_messages", false).map(|_| ())
 }
 
 #[cfg(test)]
@@ -806,6 +798,7 @@ mod tests {
             (json!({"last_run_completion": "today"}), "body.last_run_completion: "),
             (json!({"last_run_completion": "+200000-01-01T00:00:00Z"}), "body.last_run_completion: "),
             (json!({"last_run_duration_ms": 0.5}), "body.last_run_duration_ms: "),
+            (json!({"last_run_duration_ms": -1}), "body.last_run_duration_ms: "),
         ] {
             let error = update(body).expect_err("refused");
             assert!(error.to_string().starts_with(path), "{error}");

@@ -199,8 +199,8 @@ pub struct CompactionNotice {
     pub id: Uuid,
     /// When.
     pub at: Timestamp,
-    /// The step after which it happened.
-    pub step: StepId,
+    /// The step after which it happened, if one did.
+    pub step: Option<StepId>,
     /// What set it off.
     pub trigger: CompactionTrigger,
     /// Tokens of the context before.
@@ -219,7 +219,7 @@ struct CompactionEvent {
     message_type: &'static str,
     otid: Option<&'static str>,
     sender_id: Option<&'static str>,
-    step_id: StepId,
+    step_id: Option<StepId>,
     is_err: Option<bool>,
     seq_id: Option<u64>,
     run_id: RunId,

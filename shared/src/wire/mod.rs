@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod block;
+pub mod compaction;
 pub mod conversation;
 pub mod error;
 pub mod event;
@@ -12,6 +13,7 @@ pub mod read;
 pub mod request;
 pub mod response;
 pub mod run;
+pub mod search;
 pub mod sse;
 pub mod step;
 pub mod time;

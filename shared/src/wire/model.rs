@@ -23,7 +23,7 @@ pub struct ModelFacts {
 const UNKNOWN_CONTEXT_WINDOW: u64 = 128_000;
 
 /// The words that SDKs know for the kind of a model's interface.
-const ENDPOINT_TYPES: [&str; 21] = [
+pub const ENDPOINT_TYPES: [&str; 21] = [
     "openai",
     "anthropic",
     "google_ai",

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::domain::approval::CallAnswer;
+use crate::domain::callback::CallbackUrl;
 use crate::domain::limits::DEFAULT_MAX_STEPS;
 use crate::domain::message::{Body, Content, Labels, MessageType};
 use crate::domain::model::ModelHandle;
@@ -47,8 +48,8 @@ pub struct SendRequest {
     pub client_skills: Vec<ClientSkill>,
     /// Whether compaction is shown.
     pub include_compaction_messages: bool,
-    /// Where to post when the run has ended; for the asynchronous path.
-    pub callback_url: Option<String>,
+    /// Where to post when the run has ended; only on the asynchronous path.
+    pub callback_url: Option<CallbackUrl>,
     #[serde(skip)]
     later: Later,
 }
@@ -169,6 +170,7 @@ impl SendRequest {
         // Without effect here, but a value of the wrong type is still a mistake.
         body.flag("return_logprobs", false)?;
         body.flag("return_token_ids", false)?;
+        body.optional_string("callback_url")?;
         Ok(Self {
             input,
             background: body.flag("background", false)?,
@@ -192,9 +194,22 @@ impl SendRequest {
             client_tools: read_list(&body, "client_tools", read_client_tool)?,
             client_skills: read_list(&body, "client_skills", read_client_skill)?,
             include_compaction_messages: body.flag("include_compaction_messages", false)?,
-            callback_url: body.optional_string("callback_url")?,
+            callback_url: None,
             later,
         })
+    }
+
+    /// Reads the body of a send that is answered by the run (api/03 §7). The path has no stream of its own, so what is
+    /// said of one counts for nothing; whoever resumes gets the opening ping.
+    ///
+    /// # Errors
+    /// The form is wrong; the text names the field.
+    pub fn parse_async(body: &Value) -> Result<Self, BodyError> {
+        let request = Self::parse(body)?;
+        let read =
+            |node: Node<'_>| CallbackUrl::parse(node.string()?).map_err(|error| node.malformed(&error.to_string()));
+        let callback_url = Node::body(body)?.get("callback_url").map(read).transpose()?;
+        Ok(Self { background: true, stream_tokens: false, include_pings: true, callback_url, ..request })
     }
 
     /// Reads a list of messages that nothing is to answer, such as those that a new agent begins with (api/04 §1.2).
@@ -257,7 +272,7 @@ pub fn read_model_handle(node: &Node<'_>) -> Result<ModelHandle, BodyError> {
 /// A kind of message by its word.
 #[must_use]
 pub fn message_type(word: &str) -> Option<MessageType> {
-    serde_json::from_value(Value::String(word.to_owned())).ok()
+    MessageType::ALL.into_iter().find(|kind| kind.as_str() == word)
 }
 
 fn read_list<T>(
@@ -682,6 +697,24 @@ mod tests {
         assert_eq!(request.include_types, Some(types));
         assert_eq!(request.override_model.as_ref().map(ModelHandle::as_str), Some("openai/a/b"));
         assert_eq!((request.client_tools.len(), request.client_skills.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_callback_belongs_to_the_asynchronous_path() {
+        let body =
+            |url: Value| json!({"input": "x", "callback_url": url, "stream_tokens": true, "include_pings": false});
+        let good = body(json!("https://example.com/done"));
+        assert_eq!(SendRequest::parse(&good).expect("valid").callback_url, None);
+        let request = SendRequest::parse_async(&good).expect("valid");
+        assert_eq!(request.callback_url.as_ref().map(CallbackUrl::as_str), Some("https://example.com/done"));
+        assert!(request.background && request.include_pings && !request.stream_tokens);
+        assert_eq!(SendRequest::parse_async(&body(Value::Null)).expect("valid").callback_url, None);
+        for bad in [json!("here"), json!("ftp://example.com/"), json!(5), json!("")] {
+            let refusal = SendRequest::parse_async(&body(bad.clone())).expect_err("no URL").to_string();
+            assert!(refusal.starts_with("body.callback_url: must be "), "{bad}: {refusal}");
+        }
+        assert!(SendRequest::parse(&body(json!("here"))).is_ok(), "it says nothing elsewhere");
+        assert!(SendRequest::parse(&body(json!(5))).is_err(), "but has the right type");
     }
 
     #[test]

@@ -54,6 +54,15 @@ pub fn shown<'a>(
     include: Option<&[MessageType]>,
     speech: Option<&Speech>,
 ) -> Vec<Shown<'a>> {
-    let slices = messages.into_iter().flat_map(|message| slices(message, speech));
+    shown_each(messages.into_iter().map(|message| (message, speech)), include)
+}
+
+/// The same of messages whose agents speak differently.
+#[must_use]
+pub fn shown_each<'a, 's>(
+    messages: impl IntoIterator<Item = (&'a Message, Option<&'s Speech>)>,
+    include: Option<&[MessageType]>,
+) -> Vec<Shown<'a>> {
+    let slices = messages.into_iter().flat_map(|(message, speech)| slices(message, speech));
     slices.filter(|slice| include.is_none_or(|kinds| kinds.contains(&slice.message_type))).collect()
 }

@@ -4,25 +4,25 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::domain::Timestamp;
+use crate::domain::ids::ToolId;
+use crate::domain::message::Message;
 use crate::domain::position::SeqId;
 use crate::domain::run::{Attachment, Run, RunState};
 use crate::domain::usage::Usage;
 use crate::wire::event::ErrorEvent;
 use crate::wire::read::{BodyError, Node};
+use crate::wire::response::LettaResponse;
 use crate::wire::time;
 
 /// `Run`
 #[must_use]
 pub fn run(run: &Run) -> Value {
     let request = &run.request;
-    let (stop_reason, completed_at, error) = match &run.state {
-        RunState::Created | RunState::Running => (None, None, None),
-        RunState::Ended { reason, at, error, terminal: _ } => (Some(*reason), Some(*at), error.as_ref()),
+    let (stop_reason, completed_at) = match &run.state {
+        RunState::Created | RunState::Running => (None, None),
+        RunState::Ended { reason, at, .. } => (Some(*reason), Some(*at)),
     };
-    let mut metadata = json!({"run_type": request.run_type});
-    if let Some(error) = error {
-        metadata["error"] = json!(ErrorEvent::new(run.id, error, None));
-    }
+    let tried = run.callback.as_ref();
     json!({
         "id": run.id,
         "status": run.state.status(),
@@ -32,7 +32,7 @@ pub fn run(run: &Run) -> Value {
         "conversation_id": run.conversation_id,
         "base_template_id": null,
         "background": is_background(run),
-        "metadata": metadata,
+        "metadata": metadata(run),
         "request_config": {
             "use_assistant_message": request.use_assistant_message,
             "assistant_message_tool_name": request.assistant_message_tool_name,
@@ -41,12 +41,35 @@ pub fn run(run: &Run) -> Value {
         },
         "stop_reason": stop_reason,
         "callback_url": request.callback_url,
-        "callback_sent_at": null,
-        "callback_status_code": null,
-        "callback_error": null,
+        "callback_sent_at": tried.map(|tried| time::elsewhere(tried.at)),
+        "callback_status_code": tried.and_then(|tried| tried.result.status()),
+        "callback_error": tried.and_then(|tried| tried.result.error()),
         "ttft_ns": run.ttft_ns,
         "total_duration_ns": completed_at.and_then(|at| nanoseconds(at - run.created_at)),
     })
+}
+
+fn metadata(run: &Run) -> Value {
+    let mut metadata = json!({"run_type": run.request.run_type});
+    if let RunState::Ended { error: Some(error), .. } = &run.state {
+        metadata["error"] = json!(ErrorEvent::new(run.id, error, None));
+    }
+    metadata
+}
+
+/// The body of a callback: how the run ended, and all that came of it; `None` if it has not ended. `messages` are all of
+/// the run's, oldest first.
+#[must_use]
+pub fn callback(run: &Run, messages: &[Message]) -> Option<Value> {
+    let RunState::Ended { reason, at, .. } = &run.state else { return None };
+    let mut metadata = metadata(run);
+    metadata["result"] = json!(LettaResponse::new(run, *reason, messages));
+    Some(json!({
+        "run_id": run.id,
+        "status": run.state.status(),
+        "completed_at": time::elsewhere(*at),
+        "metadata": metadata,
+    }))
 }
 
 /// Whether the run's stream can be resumed.
@@ -88,9 +111,9 @@ pub(crate) fn completion_details(usage: &Usage) -> Value {
     usage.reasoning_tokens.map_or(Value::Null, |tokens| json!({"reasoning_tokens": tokens}))
 }
 
-/// `GET /v1/runs/{run_id}/metrics`
+/// `GET /v1/runs/{run_id}/metrics`; `tools_used` are the tools that were called and still exist.
 #[must_use]
-pub fn metrics(run: &Run) -> Value {
+pub fn metrics(run: &Run, tools_used: &[ToolId]) -> Value {
     let run_ns = match &run.state {
         RunState::Created | RunState::Running => None,
         RunState::Ended { at, .. } => nanoseconds(*at - run.created_at),
@@ -103,7 +126,7 @@ pub fn metrics(run: &Run) -> Value {
         "run_start_ns": start_ns(run.created_at),
         "run_ns": run_ns,
         "num_steps": run.usage.step_count,
-        "tools_used": null,
+        "tools_used": tools_used,
         "template_id": null,
         "base_template_id": null,
     })

@@ -5,7 +5,9 @@ use serde_json::{Map, Value, json};
 use crate::domain::Timestamp;
 use crate::domain::builtin_tools;
 use crate::domain::ids::ToolId;
-use crate::domain::tool::{self, CUSTOM, EXTERNAL_MCP, Tool, ToolOptions, ToolSource, ToolSpec};
+use crate::domain::tool::{
+    self, CUSTOM, EXTERNAL_MCP, Tool, ToolOptions, ToolReturn, ToolSource, ToolSpec, ToolStatus,
+};
 use crate::wire::http_endpoint;
 use crate::wire::read::{BodyError, Node};
 
@@ -28,7 +30,7 @@ pub const TOOL_TYPES: [&str; 11] = [
 const DEFAULT_SOURCE_TYPE: &str = "python";
 
 /// Most characters that a result may be allowed.
-const MOST_RETURN_CHARS: u64 = 1_000_000;
+pub const MOST_RETURN_CHARS: u64 = 1_000_000;
 
 /// A tool's own word for "a call that was interrupted may be made again", also inside its metadata: the SDKs' methods
 /// have an argument for the one and not for the other.
@@ -327,6 +329,35 @@ pub fn parse_approval(body: &Value) -> Result<Option<bool>, BodyError> {
         return Err(stranger.malformed("is not known here, only 'requires_approval' is"));
     }
     NAMES.into_iter().find_map(|name| body.get(name)).map(|is_required| is_required.boolean()).transpose()
+}
+
+/// Body of a call of a tool: its arguments, as JSON text.
+///
+/// # Errors
+/// The form is wrong.
+pub fn parse_run(body: &Value) -> Result<String, BodyError> {
+    let body = Node::body(body)?;
+    let Some(arguments) = body.get("args") else { return Ok("{}".to_owned()) };
+    arguments.object()?;
+    Ok(arguments.value().to_string())
+}
+
+/// `ToolExecutionResult`: what failed has its text among the lines of standard error.
+#[must_use]
+pub fn execution_result(tool_return: &ToolReturn) -> Value {
+    let has_failed = tool_return.status == ToolStatus::Error;
+    let mut stderr = tool_return.stderr.clone().unwrap_or_default();
+    if has_failed {
+        stderr.push(tool_return.text.clone());
+    }
+    json!({
+        "status": tool_return.status,
+        "func_return": (!has_failed).then_some(&tool_return.text),
+        "stdout": tool_return.stdout.as_deref().unwrap_or_default(),
+        "stderr": stderr,
+        "agent_state": null,
+        "sandbox_config_fingerprint": null,
+    })
 }
 
 /// `Tool`

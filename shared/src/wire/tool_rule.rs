@@ -6,7 +6,7 @@ use crate::domain::tool_rule::{ChildArgs, ToolRule, ToolRuleKind};
 use crate::wire::read::{BodyError, Node};
 
 /// The kinds of rules.
-const TYPES: [&str; 9] = [
+pub const TYPES: [&str; 9] = [
     "run_first",
     "constrain_child_tools",
     "parent_last_tool",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import re
+import time
 import typing
 from pathlib import Path
 
@@ -29,4 +32,12 @@ def test_the_code_of_the_readme_runs(capsys: typing.Any) -> None:
     assert [(one.status, one.tool_return) for one in results[1:]] == [
         ("success", results[0].tool_return), ("success", "Snow."),
     ]
+    body, stamp, key = b'{"run_id": "run-1"}', str(int(time.time())), b"sixteen bytes or more"
+    code = hmac.digest(key, b"run-1." + stamp.encode() + b"." + body, "sha256")
+    signature = "v1," + base64.b64encode(code).decode()
+    headers = {"webhook-id": "run-1", "webhook-timestamp": stamp, "webhook-signature": signature}
+    for secret in (key.decode(), "whsec_" + base64.b64encode(key).decode()):
+        assert names["is_genuine"](headers, body, secret)
+        assert not names["is_genuine"](headers, body + b" ", secret)
+    assert not names["is_genuine"]({**headers, "webhook-timestamp": "1"}, body, key.decode())
     assert names["shown"], "the last example shows text"

@@ -13,7 +13,7 @@ use holdfast_shared::domain::ids::{Id, MessageId, StepId};
 use holdfast_shared::domain::lease::Lease;
 use holdfast_shared::domain::message::{Answer, Body, Labels, Message};
 use holdfast_shared::domain::model::ModelHandle;
-use holdfast_shared::domain::run::{ErrorType, Outcome, Run, RunError, StreamMode};
+use holdfast_shared::domain::run::{ErrorType, Outcome, Run, RunError, RunWork, StreamMode};
 use holdfast_shared::domain::step::{OpenStep, Retry, StepError, StepStatus};
 use holdfast_shared::domain::stop_reason::StopReason;
 use holdfast_shared::domain::usage::{RunUsage, Usage};
@@ -166,9 +166,13 @@ impl<'a> Attempt<'a> {
         let window = window(&services.catalogue, model, context.agent.settings.context_window_limit).await;
         let mut attempt =
             Self { services, settings, run, lease, writer, context, window, history, usage, ttft_ns, cancel, stopping };
-        match decided {
-            Some(reason) => attempt.settle(Outcome::stopped(reason)).await,
-            None => attempt.steps(steps_done, open_step).await,
+        if let Some(reason) = decided {
+            return attempt.settle(Outcome::stopped(reason)).await;
+        }
+        match attempt.run.request.work.clone() {
+            RunWork::Answer => attempt.steps(steps_done, open_step).await,
+            RunWork::Compact { settings } => attempt.compact_on_demand(settings.as_ref()).await,
+            RunWork::CallTool { call } => attempt.call_tool(call, open_step).await,
         }
     }
 
@@ -351,12 +355,12 @@ impl<'a> Attempt<'a> {
         self.usage.context_tokens = Some(usage.total_tokens);
     }
 
-    pub(super) fn message(&self, id: MessageId, step: StepId, body: Body) -> Message {
+    pub(super) fn message(&self, id: MessageId, step: impl Into<Option<StepId>>, body: Body) -> Message {
         Message {
             id,
             agent_id: self.run.agent_id,
             run_id: Some(self.run.id),
-            step_id: Some(step),
+            step_id: step.into(),
             body,
             labels: Labels::default(),
             created_at: self.services.seams.now(),

@@ -8,11 +8,11 @@ use futures::stream::FuturesUnordered;
 use holdfast_shared::domain::approval::{Answering, CallAnswer};
 use holdfast_shared::domain::message::{Answer, Body};
 use holdfast_shared::domain::run::Outcome;
-use holdfast_shared::domain::step::{RecordedAnswer, StepStatus};
+use holdfast_shared::domain::step::{OpenStep, RecordedAnswer, StepStatus};
 use holdfast_shared::domain::stop_reason::StopReason;
 use holdfast_shared::domain::tool::{Tool, ToolCall, ToolReturn, ToolStatus};
 use holdfast_shared::domain::usage::Usage;
-use holdfast_shared::ports::store::{ApprovalChange, NewStep, StoreError};
+use holdfast_shared::ports::store::{ApprovalChange, LoneCall, NewStep, StoreError};
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 use tracing::field::Empty;
@@ -257,6 +257,51 @@ impl Attempt<'_> {
             }
         }
         Ok(Waited::Done(returns.into_values().collect()))
+    }
+
+    /// The work of a run that makes one call, and nothing else.
+    pub(super) async fn call_tool(&mut self, call: ToolCall, open: Option<OpenStep>) -> Result<(), Interrupt> {
+        if self.cancel.is_cancelled() {
+            return self.settle(Outcome::stopped(StopReason::Cancelled)).await;
+        }
+        let step = match open {
+            Some(open) => Current::new(open.id, open.number, open.started_at),
+            None => {
+                let step = Current::new(self.services.seams.id(), 1, self.services.seams.now());
+                let (number, started_at) = (step.number, step.started_at);
+                let new = NewStep { id: step.id, number, model: self.model(), started_at, answers: None };
+                self.services.store.begin_step(&self.lease, &new).await?;
+                step
+            }
+        };
+        let began = self.services.store.lone_call(self.run.id).await?;
+        let planned = match began {
+            Some(LoneCall::Returned(_)) => None,
+            Some(LoneCall::Begun) | None => Some(self.plan(&call, None, &mut Vec::new())),
+        };
+        let known = match planned {
+            None => None,
+            Some(Planned::Known(refused)) => Some(refused),
+            Some(Planned::Run(run)) => {
+                let (tool, call) = *run;
+                if began.is_some() && !tool.options.is_repeatable {
+                    Some(ToolReturn::error(&call, INTERRUPTED.to_owned()))
+                } else if let Waited::Cancelled = self.run_group(&step, vec![(0, tool, call)]).await? {
+                    return self.settle(Outcome::stopped(StopReason::Cancelled)).await;
+                } else {
+                    None
+                }
+            }
+        };
+        if let Some(known) = known {
+            self.services.store.record_return(&self.lease, step.id, 0, &known).await?;
+        }
+        let commit = Commit {
+            status: StepStatus::Success,
+            tool_execution_ns: Some(self.nanos_since(step.started_at)),
+            ..Commit::empty()
+        };
+        self.commit(&step, commit, Some(Outcome::stopped(StopReason::EndTurn))).await.map(|_| ())
     }
 
     async fn run_group(

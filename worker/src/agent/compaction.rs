@@ -4,17 +4,22 @@
 use futures::StreamExt;
 use holdfast_shared::domain::compaction::{CompactionStats, CompactionTrigger, Summary};
 use holdfast_shared::domain::event::Event;
+use holdfast_shared::domain::ids::StepId;
 use holdfast_shared::domain::message::{Body, Message};
+use holdfast_shared::domain::run::{ErrorType, Outcome, RunError};
+use holdfast_shared::domain::stop_reason::StopReason;
 use holdfast_shared::ports::model_client::{ModelDelta, ModelError, ModelOptions, ModelRequest, ToolChoice};
 use holdfast_shared::ports::store::Compaction;
 use holdfast_shared::wire::event::CompactionNotice;
 use holdfast_shared::wire::message::{SliceHead, summary_slice};
+use serde_json::Value;
 
 use super::attempt::{Attempt, Current, Interrupt, Waited, wait_for};
 use super::compact::{self, Ask, Cut, Fit, Gauge, Settings};
+use super::model_call::run_error;
 
 /// What came of a compaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Compacted {
     /// The context is shorter.
     Shorter,
@@ -22,6 +27,8 @@ pub(super) enum Compacted {
     SystemTooLarge,
     /// There was nothing to take out, or nobody to summarise it.
     Not,
+    /// A client asked for it, and the model that was to summarise failed.
+    Failed(RunError),
 }
 
 /// Why there is no summary.
@@ -31,6 +38,20 @@ enum NoSummary {
     Failed(#[from] ModelError),
     #[error("the model that was asked for a summary answered without a text")]
     Empty,
+}
+
+impl From<NoSummary> for RunError {
+    fn from(error: NoSummary) -> Self {
+        match error {
+            NoSummary::Failed(error) => run_error(error),
+            NoSummary::Empty => Self {
+                error_type: ErrorType::LlmEmptyResponse,
+                message: error.to_string(),
+                detail: None,
+                provider_status: None,
+            },
+        }
+    }
 }
 
 /// A compaction that is decided.
@@ -49,17 +70,40 @@ impl Attempt<'_> {
 
     /// Compacts a context that is nearly full. A failure stops no run: the next step tries again.
     pub(super) async fn compact_after_step(&mut self, step: &Current) -> Result<(), Interrupt> {
-        self.compact(step, CompactionTrigger::PostStepContextCheck).await.map(|_| ())
+        self.compact(Some(step.id), CompactionTrigger::PostStepContextCheck, None).await.map(|_| ())
     }
 
     /// Compacts a context that the provider refused.
     pub(super) async fn compact_for_call(&mut self, step: &Current) -> Result<Waited<Compacted>, Interrupt> {
-        self.compact(step, CompactionTrigger::ContextWindowExceeded).await
+        self.compact(Some(step.id), CompactionTrigger::ContextWindowExceeded, None).await
     }
 
-    async fn compact(&mut self, step: &Current, trigger: CompactionTrigger) -> Result<Waited<Compacted>, Interrupt> {
+    /// The work of a run that compacts the context, and nothing else.
+    pub(super) async fn compact_on_demand(&mut self, settings: Option<&Value>) -> Result<(), Interrupt> {
+        // A former holder came as far as that.
+        let is_done =
+            |message: &Message| message.run_id == Some(self.run.id) && matches!(message.body, Body::Summary(_));
+        if self.context.messages.iter().any(is_done) {
+            return self.settle(Outcome::stopped(StopReason::EndTurn)).await;
+        }
+        let outcome = match self.compact(None, CompactionTrigger::Manual, settings).await? {
+            Waited::Done(Compacted::Failed(error)) => Outcome::failed(error),
+            Waited::Done(Compacted::Shorter | Compacted::SystemTooLarge | Compacted::Not) => {
+                Outcome::stopped(StopReason::EndTurn)
+            }
+            Waited::Cancelled => Outcome::stopped(StopReason::Cancelled),
+        };
+        self.settle(outcome).await
+    }
+
+    async fn compact(
+        &mut self,
+        step: Option<StepId>,
+        trigger: CompactionTrigger,
+        asked: Option<&Value>,
+    ) -> Result<Waited<Compacted>, Interrupt> {
         let wanted = self.context.agent.settings.other.get("compaction_settings");
-        let mut settings = Settings::read(&[wanted]);
+        let mut settings = Settings::read(&[asked, wanted]);
         if trigger == CompactionTrigger::ContextWindowExceeded {
             // What was just too long stays too long with a question after it.
             settings.mode = settings.mode.by_another();
@@ -81,6 +125,9 @@ impl Attempt<'_> {
             };
             let summary = match self.summarise(&settings, &cut).await? {
                 Waited::Done(Ok(summary)) => compact::clip(&summary, &settings),
+                Waited::Done(Err(error)) if trigger == CompactionTrigger::Manual => {
+                    return Ok(Waited::Done(Compacted::Failed(error.into())));
+                }
                 Waited::Done(Err(error)) if trigger == CompactionTrigger::PostStepContextCheck => {
                     tracing::warn!(run.id = %self.run.id, %error, "the context could not be summarised; the next step tries again");
                     return Ok(Waited::Done(Compacted::Not));
@@ -98,6 +145,10 @@ impl Attempt<'_> {
                 _ => break planned,
             }
         };
+        // The system message and the summary stand before what is kept: what has no fewer messages got no smaller.
+        if trigger == CompactionTrigger::Manual && planned.kept + 2 >= messages.len() {
+            return Ok(Waited::Done(Compacted::Not));
+        }
         self.carry_out(step, trigger, planned).await?;
         Ok(Waited::Done(Compacted::Shorter))
     }
@@ -140,7 +191,7 @@ impl Attempt<'_> {
 
     async fn carry_out(
         &mut self,
-        step: &Current,
+        step: Option<StepId>,
         trigger: CompactionTrigger,
         planned: Planned,
     ) -> Result<(), Interrupt> {
@@ -159,13 +210,13 @@ impl Attempt<'_> {
         let notice = CompactionNotice {
             id: self.services.seams.uuid(),
             at: now,
-            step: step.id,
+            step,
             trigger,
             context_tokens: self.usage.context_tokens,
             context_window: self.window,
         };
         self.usage.context_tokens = Some(planned.tokens_after);
-        let message = self.message(self.services.seams.id(), step.id, Body::Summary(summary));
+        let message = self.message(self.services.seams.id(), step, Body::Summary(summary));
         let staged = self.stage_compaction(&notice, &message);
         let mut events = self.writer.unarchived().to_vec();
         events.extend_from_slice(&staged);

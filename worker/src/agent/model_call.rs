@@ -62,7 +62,7 @@ impl Attempt<'_> {
                         continue;
                     }
                     Waited::Done(Compacted::SystemTooLarge) => return Ok(Called::Failed(system_too_large(&error))),
-                    Waited::Done(Compacted::Not) => {}
+                    Waited::Done(Compacted::Not | Compacted::Failed(_)) => {}
                     Waited::Cancelled => return Ok(Called::Cancelled { partial }),
                 }
             }
@@ -186,7 +186,7 @@ fn closed_early(has_begun: bool) -> ModelError {
     }
 }
 
-fn run_error(error: ModelError) -> RunError {
+pub(super) fn run_error(error: ModelError) -> RunError {
     RunError {
         error_type: error.error_type,
         message: error.message,

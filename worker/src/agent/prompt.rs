@@ -255,6 +255,7 @@ fn image(part: &Value) -> Option<Image> {
 mod tests {
     use holdfast_shared::domain::ids::{AgentId, Id, MessageId};
     use holdfast_shared::domain::message::{Content, Labels};
+    use holdfast_shared::domain::model::ModelHandle;
     use holdfast_shared::domain::tool::ToolCall;
 
     use super::*;
@@ -298,6 +299,22 @@ mod tests {
         assert_eq!(of(empty, own.clone()), of_own);
         assert_eq!(of(new, own), (false, Some(7), Some(format("json_object"))));
         assert_eq!(of(Value::Null, json!({})), (false, None, None));
+    }
+
+    #[test]
+    fn older_words_for_reasoning_count_where_the_model_settings_say_nothing() {
+        let of = |model_settings: Value, other: Value| {
+            let mut settings = AgentSettings::new("letta_v1_agent", "", ModelHandle::demo());
+            settings.model_settings = Some(model_settings);
+            settings.other = other.as_object().cloned().expect("an object");
+            let reasoning = options(&settings).reasoning;
+            (reasoning.is_on, reasoning.budget_tokens)
+        };
+        let older = json!({"reasoning": true, "max_reasoning_tokens": 2000});
+        assert_eq!(of(json!({}), older.clone()), (Some(true), Some(2000)));
+        assert_eq!(of(json!({}), json!({"enable_reasoner": false, "max_reasoning_tokens": 0})), (Some(false), None));
+        let thinking = json!({"thinking": {"type": "disabled", "budget_tokens": 1024}});
+        assert_eq!(of(thinking, older), (Some(false), Some(1024)));
     }
 
     #[test]

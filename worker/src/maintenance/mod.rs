@@ -1,5 +1,6 @@
 //! What a worker does besides its runs.
 
 pub mod approvals;
+pub mod callbacks;
 pub mod mcp_tools;
 pub mod rescue;

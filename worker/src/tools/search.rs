@@ -1,11 +1,12 @@
 //! `conversation_search`: finds earlier messages of the agent (api/05 §10).
 
-use chrono::{DateTime, Duration, NaiveDate, NaiveDateTime};
 use holdfast_shared::domain::Timestamp;
 use holdfast_shared::domain::builtin_tools::CONVERSATION_SEARCH;
 use holdfast_shared::domain::message::{Answer, AnswerPart, Body, Message, Role};
+use holdfast_shared::domain::search_words::SearchWordsError;
 use holdfast_shared::domain::tool::{ToolCall, ToolReturn};
 use holdfast_shared::ports::store::MessageSearch;
+use holdfast_shared::wire::time::{Bound, moment};
 use serde_json::{Value, json};
 
 use super::{Arguments, ToolError};
@@ -41,8 +42,13 @@ impl Search {
                 ToolError::value(format!("{name} has to be written as YYYY-MM-DD or YYYY-MM-DDTHH:MM, not '{text}'."))
             }),
         };
+        let query = match arguments.optional_text("query")?.map(|query| query.parse()) {
+            None | Some(Err(SearchWordsError::Empty)) => None,
+            Some(Ok(words)) => Some(words),
+            Some(Err(error @ SearchWordsError::TooMany)) => return Err(ToolError::value(format!("query {error}."))),
+        };
         let ask = MessageSearch {
-            query: arguments.optional_text("query")?.filter(|query| !query.is_empty()),
+            query,
             roles: roles(&arguments)?,
             from: date("start_date", Bound::Start)?,
             until: date("end_date", Bound::End)?,
@@ -77,32 +83,6 @@ fn roles(arguments: &Arguments) -> Result<Vec<Role>, ToolError> {
         }
     }
     Ok(roles)
-}
-
-/// Which end of a span a date marks; both belong to it.
-#[derive(Clone, Copy)]
-enum Bound {
-    Start,
-    End,
-}
-
-/// The first moment of what is written, or the first one after it. Without an offset it is in UTC: no time zone data is
-/// at hand here.
-fn moment(text: &str, bound: Bound) -> Option<Timestamp> {
-    let text = text.trim();
-    let (start, length) = if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
-        (date.and_hms_opt(0, 0, 0)?.and_utc(), Duration::days(1))
-    } else if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        (time.to_utc(), Duration::seconds(1))
-    } else {
-        let with = |format: &str| NaiveDateTime::parse_from_str(&text.replacen(' ', "T", 1), format).ok();
-        let minutes = with("%Y-%m-%dT%H:%M").map(|time| (time.and_utc(), Duration::minutes(1)));
-        minutes.or_else(|| with("%Y-%m-%dT%H:%M:%S").map(|time| (time.and_utc(), Duration::seconds(1))))?
-    };
-    match bound {
-        Bound::Start => Some(start),
-        Bound::End => start.checked_add_signed(length),
-    }
 }
 
 /// A message as a result; `None` if nothing of it is to be shown.
@@ -174,7 +154,7 @@ mod tests {
             (
                 json!({"query": "tea", "limit": 2}),
                 2,
-                MessageSearch { query: Some("tea".to_owned()), limit: 8, ..none.clone() },
+                MessageSearch { query: "tea".parse().ok(), limit: 8, ..none.clone() },
             ),
             (json!({"limit": 100_000}), 100, MessageSearch { limit: 400, ..none.clone() }),
             (
@@ -220,6 +200,7 @@ mod tests {
             (json!({"limit": 0}), "ValueError: limit"),
             (json!({"limit": "five"}), "TypeError: 'limit'"),
             (json!({"query": 7}), "TypeError: 'query'"),
+            (json!({"query": (0..99).map(|word| word.to_string()).collect::<Vec<_>>().join(" ")}), "ValueError: query"),
             (json!({"roles": "user"}), "TypeError: 'roles'"),
             (json!({"roles": ["system"]}), "ValueError: 'system' is no role"),
             (json!({"start_date": "yesterday"}), "ValueError: start_date"),

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use holdfast_shared::domain::Timestamp;
 use holdfast_shared::domain::agent::Agent;
 use holdfast_shared::domain::block::{Block, BlockChange};
+use holdfast_shared::domain::callback::CallbackTry;
 use holdfast_shared::domain::conversation::{Conversation, ConversationChange};
 use holdfast_shared::domain::event::Event;
 use holdfast_shared::domain::ids::{AgentId, BlockId, ConversationId, MessageId, RunId, StepId, ToolId, WorkerId};
@@ -19,7 +20,7 @@ use holdfast_shared::domain::position::SeqId;
 use holdfast_shared::domain::run::Run;
 use holdfast_shared::domain::step::Step;
 use holdfast_shared::domain::tenant::TenantId;
-use holdfast_shared::domain::thread::Thread;
+use holdfast_shared::domain::thread::{Thread, ThreadScope};
 use holdfast_shared::domain::tool::{Tool, ToolReturn};
 use holdfast_shared::ports::event_log::{EventLog, Live, LogError, Subscription};
 use holdfast_shared::ports::store::*;
@@ -361,6 +362,41 @@ impl Store for FakeStore {
     async fn search_messages(&self, _: AgentId, _: &MessageSearch) -> Result<Vec<Message>, StoreError> {
         unreachable!("no part of the fan-out")
     }
+    async fn find_messages(
+        &self,
+        _: &TenantId,
+        _: &MessageScope,
+        _: &Page<MessageId>,
+    ) -> Result<Vec<FoundMessage>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn message(&self, _: &TenantId, _: MessageId) -> Result<Option<FoundMessage>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn search_all_messages(
+        &self,
+        _: &TenantId,
+        _: Option<AgentId>,
+        _: ThreadScope,
+        _: &MessageSearch,
+    ) -> Result<Vec<FoundMessage>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn reset_context(&self, _: &TenantId, _: AgentId, _: Timestamp) -> Result<ContextReset, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn find_steps(&self, _: &TenantId, _: &StepFilter, _: &Page<StepId>) -> Result<Vec<Step>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn step(&self, _: &TenantId, _: StepId) -> Result<Option<Step>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn rate_step(&self, _: &TenantId, _: StepId, _: &FeedbackChange) -> Result<Option<Step>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn delete_run(&self, _: &TenantId, _: RunId) -> Result<RunDeletion, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
     async fn accept_run(&self, _: &NewRun) -> Result<Accepted, StoreError> {
         unreachable!("no part of the fan-out")
     }
@@ -378,6 +414,9 @@ impl Store for FakeStore {
         unreachable!("no part of the fan-out")
     }
     async fn steps(&self, _: RunId, _: &Page<StepId>) -> Result<Vec<Step>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn lone_call(&self, _: RunId) -> Result<Option<LoneCall>, StoreError> {
         unreachable!("no part of the fan-out")
     }
     async fn request_cancel(&self, _: RunId, _: Timestamp) -> Result<CancelRequest, StoreError> {
@@ -437,6 +476,17 @@ impl Store for FakeStore {
         unreachable!("no part of the fan-out")
     }
     async fn outbox_done(&self, _: &[i64]) -> Result<(), StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn take_callback(&self, _: &[String], _: Duration) -> Result<Option<TakenCallback>, StoreError> {
+        unreachable!("no part of the fan-out")
+    }
+    async fn callback_tried(
+        &self,
+        _: &TakenCallback,
+        _: &CallbackTry,
+        _: Option<Duration>,
+    ) -> Result<bool, StoreError> {
         unreachable!("no part of the fan-out")
     }
     async fn rescue(&self, _: TakeoverAfter, _: Duration) -> Result<u64, StoreError> {

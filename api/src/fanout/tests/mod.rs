@@ -16,7 +16,7 @@ use holdfast_shared::domain::event::{Event, EventKind};
 use holdfast_shared::domain::ids::{AgentId, MessageId, PingId, RunId};
 use holdfast_shared::domain::message::{MessageType, ReasoningSource};
 use holdfast_shared::domain::position::SeqId;
-use holdfast_shared::domain::run::{Attachment, Outcome, Run, RunRequest, RunState, RunType, StreamMode};
+use holdfast_shared::domain::run::{Attachment, Outcome, Run, RunRequest, RunState, RunType, RunWork, StreamMode};
 use holdfast_shared::domain::stop_reason::StopReason;
 use holdfast_shared::domain::tenant::TenantId;
 use holdfast_shared::domain::usage::RunUsage;
@@ -135,6 +135,7 @@ fn new_run(id: RunId, attachment: Attachment) -> Run {
         conversation_id: None,
         request: RunRequest {
             run_type: RunType::SendMessageStreaming,
+            work: RunWork::default(),
             attachment,
             mode: StreamMode::Tokens,
             include_pings: true,
@@ -158,6 +159,7 @@ fn new_run(id: RunId, attachment: Attachment) -> Run {
         archived: SeqId::START,
         created_at: seams.now(),
         ttft_ns: None,
+        callback: None,
     }
 }
 

@@ -171,13 +171,13 @@ pub(super) async fn tags(
     page: &Page<String>,
 ) -> Result<Vec<String>, StoreError> {
     const TAG: &str = concat!("tag", bytewise!());
-    let mut builder = Builder::new(concat!(
+    let mut builder = Builder::new(
         "SELECT tag FROM (SELECT DISTINCT tag FROM agent_tags JOIN agents ON agents.id = agent_tags.agent_id \
-         WHERE agents.deleted_at IS NULL AND agents.tenant = "
-    ));
+         WHERE agents.deleted_at IS NULL AND agents.tenant = ",
+    );
     builder.push_bind(tenant.as_str().to_owned()).push(") AS known WHERE TRUE");
     if let Some(text) = text {
-        // As written it is found in any case; the database's lower case knows ASCII at least.
+        // Beyond ASCII the databases disagree about lower case; as it is written, a text is found in both.
         builder.push(" AND (").push(FIND).push("(tag, ").push_bind(plain(text).into_owned()).push(") > 0 OR ");
         builder.push(FIND).push("(lower(tag), ").push_bind(folded(text)).push(") > 0)");
     }

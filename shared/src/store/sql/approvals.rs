@@ -152,6 +152,7 @@ pub(super) async fn cancel(
     let settled = [message(cancel.response, response), message(cancel.returns, Body::ToolReturns(returns))];
     messages::append(&mut tx, thread, &settled).await?;
     change(&mut tx, thread, &ApprovalChange::Settle).await?;
+    // No callback: a run has one, for its end.
     sqlx::query("UPDATE runs SET status = 'cancelled', stop_reason = $2 WHERE id = $1")
         .bind(run.uuid())
         .bind(StopReason::Cancelled.as_str())

@@ -16,7 +16,7 @@ use crate::domain::ids::{AgentId, Id as _, MessageId, RunId, StepId, WorkerId};
 use crate::domain::lease::{Lease, LeaseEpoch, TakeoverAfter};
 use crate::domain::message::Body;
 use crate::domain::position::SeqId;
-use crate::domain::run::{Run, RunState};
+use crate::domain::run::{Run, RunState, RunWork};
 use crate::domain::step::{OpenStep, RecordedAnswer};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
@@ -197,7 +197,8 @@ async fn enter_context(conn: &mut Conn, run: &Run, now: Timestamp) -> Result<(),
     let settings: AgentSettings = document(&agent, "settings")?;
     let thread = run.thread();
     // What is asked stays beside its answer.
-    if settings.message_buffer_autoclear && run.request.answering.is_none() {
+    let begins_anew = run.request.answering.is_none() && run.request.work == RunWork::Answer;
+    if settings.message_buffer_autoclear && begins_anew {
         messages::clear_context(conn, thread).await?;
     }
     messages::bring_in_input(conn, thread, run.id, agent.try_get("last_position")?).await?;

@@ -3,11 +3,12 @@
 use sqlx::Row as _;
 
 use super::claims::{self, Held};
-use super::{Adapter, Conn, approvals, conversations, events, id, messages, outbox, steps};
+use super::{Adapter, Conn, approvals, callbacks, conversations, document, events, id, messages, outbox, steps};
 use crate::domain::event::EventKind;
 use crate::domain::ids::{Id as _, RunId};
 use crate::domain::lease::Lease;
 use crate::domain::message::{Body, Labels, Message};
+use crate::domain::run::RunRequest;
 use crate::domain::step::{OpenStep, RecordedAnswer, StepError, StepStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::thread::Thread;
@@ -59,9 +60,9 @@ pub(super) async fn end(conn: &mut Conn, held: &Held, end: &RunEnd) -> Result<Ve
         .ok_or_else(|| StoreError::Corrupt(format!("{} is to end without a stop_reason event", held.run)))?;
     let archived = events::append(conn, held.run, held.archived, &end.events).await?;
     let reason = end.outcome.reason;
-    sqlx::query(
+    let row = sqlx::query(
         "UPDATE runs SET status = $2, stop_reason = $3, error = $4, completed_at = $5, terminal_seq = $6, \
-         archived = $7, worker_id = NULL, cancel_requested_at = NULL WHERE id = $1",
+         archived = $7, worker_id = NULL, cancel_requested_at = NULL WHERE id = $1 RETURNING request",
     )
     .bind(held.run.uuid())
     .bind(reason.run_status().as_str())
@@ -70,8 +71,12 @@ pub(super) async fn end(conn: &mut Conn, held: &Held, end: &RunEnd) -> Result<Ve
     .bind(micros(end.at))
     .bind(signed(terminal.seq.get())?)
     .bind(signed(archived.get())?)
-    .execute(&mut *conn)
+    .fetch_one(&mut *conn)
     .await?;
+    let request: RunRequest = document(&row, "request")?;
+    if let Some(url) = &request.callback_url {
+        callbacks::insert(conn, held.run, url).await?;
+    }
     if end.forgets_messages {
         // A run brings and makes everything but its thread's system message.
         sqlx::query("UPDATE messages SET in_context = FALSE WHERE run_id = $1")

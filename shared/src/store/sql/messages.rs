@@ -7,6 +7,7 @@ use super::{Adapter, Builder, Conn, FIND, Row, document, id, list_of_ids, moment
 use crate::domain::ids::{AgentId, Id as _, MessageId, RunId};
 use crate::domain::message::{Body, Message, Role};
 use crate::domain::page::Page;
+use crate::domain::search_words::SearchWords;
 use crate::domain::thread::Thread;
 use crate::ports::store::{MessageFilter, MessageSearch, StoreError};
 use crate::store::values::{self, folded, micros, plain, searchable};
@@ -263,16 +264,25 @@ pub(super) async fn search(
     agent: AgentId,
     search: &MessageSearch,
 ) -> Result<Vec<Message>, StoreError> {
-    let roles: &[Role] = if search.roles.is_empty() { &[Role::User, Role::Assistant] } else { &search.roles };
     let mut builder = Builder::new(concat!("SELECT ", message_columns!(), " FROM messages WHERE agent_id = "));
-    builder.push_bind(agent.uuid()).push(" AND role IN (");
+    builder.push_bind(agent.uuid());
+    push_search(&mut builder, search);
+    builder.push(" ORDER BY position DESC LIMIT ").push_bind(i64::from(search.limit));
+    let rows = builder.build().fetch_all(store.reader()).await?;
+    rows.iter().map(read).collect()
+}
+
+/// Adds what a search asks for to a WHERE clause.
+pub(super) fn push_search(builder: &mut Builder, search: &MessageSearch) {
+    let roles: &[Role] = if search.roles.is_empty() { &[Role::User, Role::Assistant] } else { &search.roles };
+    builder.push(" AND role IN (");
     let mut list = builder.separated(", ");
     for role in roles {
         list.push_bind(role.as_str());
     }
     builder.push(")");
-    if let Some(query) = &search.query {
-        builder.push(" AND ").push(FIND).push("(folded, ").push_bind(folded(query)).push(") > 0");
+    for word in search.query.iter().flat_map(SearchWords::as_slice) {
+        builder.push(" AND ").push(FIND).push("(folded, ").push_bind(folded(word)).push(") > 0");
     }
     if let Some(from) = search.from {
         builder.push(" AND created_at >= ").push_bind(micros(from));
@@ -280,9 +290,6 @@ pub(super) async fn search(
     if let Some(until) = search.until {
         builder.push(" AND created_at < ").push_bind(micros(until));
     }
-    builder.push(" ORDER BY position DESC LIMIT ").push_bind(i64::from(search.limit));
-    let rows = builder.build().fetch_all(store.reader()).await?;
-    rows.iter().map(read).collect()
 }
 
 /// A message as its row has it.

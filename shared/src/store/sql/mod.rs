@@ -14,6 +14,7 @@ use super::{Adapter, Db, FIND, IN_IDS, IN_NUMBERS, IN_TEXTS, list_of_ids, list_o
 use crate::domain::Timestamp;
 use crate::domain::agent::Agent;
 use crate::domain::block::{Block, BlockChange};
+use crate::domain::callback::CallbackTry;
 use crate::domain::conversation::{Conversation, ConversationChange};
 use crate::domain::event::Event;
 use crate::domain::ids::{AgentId, BlockId, ConversationId, Id, MessageId, RunId, StepId, ToolId, WorkerId};
@@ -24,13 +25,14 @@ use crate::domain::position::SeqId;
 use crate::domain::run::Run;
 use crate::domain::step::Step;
 use crate::domain::tenant::TenantId;
-use crate::domain::thread::Thread;
+use crate::domain::thread::{Thread, ThreadScope};
 use crate::domain::tool::{Tool, ToolReturn};
 use crate::ports::store::{
     Accepted, AgentChange, AgentFilter, AnswerRecord, ApprovalCancel, BlockChanged, BlockFilter, BlockName,
-    CancelRequest, Claim, Compaction, Context, ConversationFilter, ConversationMade, ExpiredApproval, Fork, Heartbeat,
-    MemoryEdit, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunEnd, RunFilter, StepCommit,
-    Store, StoreError, ToolFilter, WorkerFacts,
+    CancelRequest, Claim, Compaction, Context, ContextReset, ConversationFilter, ConversationMade, ExpiredApproval,
+    FeedbackChange, Fork, FoundMessage, Heartbeat, LoneCall, MemoryEdit, MessageFilter, MessageScope, MessageSearch,
+    NewRun, NewStep, OutboxEntry, RequestKey, RunDeletion, RunEnd, RunFilter, StepCommit, StepFilter, Store,
+    StoreError, TakenCallback, ToolFilter, WorkerFacts,
 };
 use crate::store::values;
 
@@ -38,7 +40,7 @@ use crate::store::values;
 macro_rules! run_columns {
     () => {
         "id, tenant, agent_id, thread_id, status, request, cancel_requested_at, usage, archived, terminal_seq, stop_reason, \
-         error, created_at, completed_at, ttft_ns"
+         error, created_at, completed_at, ttft_ns, callback_sent_at, callback_status_code, callback_error"
     };
 }
 
@@ -65,6 +67,15 @@ macro_rules! thread_messages {
 macro_rules! message_columns {
     () => {
         "id, agent_id, run_id, step_id, body, labels, created_at"
+    };
+}
+
+/// The columns that [`steps::read`] wants.
+macro_rules! step_columns {
+    () => {
+        "id, run_id, agent_id, number, status, stop_reason, model, usage, error, retries, started_at, \
+         llm_request_ns, tool_execution_ns, step_ns, feedback, tags, \
+         (SELECT runs.trace FROM runs WHERE runs.id = steps.run_id) AS trace"
     };
 }
 
@@ -117,16 +128,19 @@ macro_rules! tool_columns {
 mod agents;
 mod approvals;
 mod blocks;
+mod callbacks;
 mod claims;
 mod compaction;
 mod conversations;
 mod ends;
 mod events;
+mod history;
 mod memory;
 mod messages;
 mod outbox;
 mod page;
 mod rescue;
+mod reset;
 mod runs;
 mod steps;
 mod tools;
@@ -340,6 +354,61 @@ impl Store for Adapter {
         messages::search(self, agent, search).await
     }
 
+    async fn find_messages(
+        &self,
+        tenant: &TenantId,
+        scope: &MessageScope,
+        page: &Page<MessageId>,
+    ) -> Result<Vec<FoundMessage>, StoreError> {
+        history::find(self, tenant, scope, page).await
+    }
+
+    async fn message(&self, tenant: &TenantId, id: MessageId) -> Result<Option<FoundMessage>, StoreError> {
+        history::get(self, tenant, id).await
+    }
+
+    async fn search_all_messages(
+        &self,
+        tenant: &TenantId,
+        agent: Option<AgentId>,
+        threads: ThreadScope,
+        search: &MessageSearch,
+    ) -> Result<Vec<FoundMessage>, StoreError> {
+        history::search(self, tenant, agent, threads, search).await
+    }
+
+    async fn reset_context(
+        &self,
+        tenant: &TenantId,
+        agent: AgentId,
+        now: Timestamp,
+    ) -> Result<ContextReset, StoreError> {
+        reset::reset(self, tenant, agent, now).await
+    }
+
+    async fn find_steps(
+        &self,
+        tenant: &TenantId,
+        filter: &StepFilter,
+        page: &Page<StepId>,
+    ) -> Result<Vec<Step>, StoreError> {
+        steps::find(self, tenant, filter, page).await
+    }
+
+    async fn step(&self, tenant: &TenantId, id: StepId) -> Result<Option<Step>, StoreError> {
+        let mut conn = self.reader().acquire().await?;
+        steps::get(&mut conn, tenant, id).await
+    }
+
+    async fn rate_step(
+        &self,
+        tenant: &TenantId,
+        id: StepId,
+        change: &FeedbackChange,
+    ) -> Result<Option<Step>, StoreError> {
+        steps::rate(self, tenant, id, change).await
+    }
+
     async fn accept_run(&self, new: &NewRun) -> Result<Accepted, StoreError> {
         runs::accept(self, new).await
     }
@@ -365,8 +434,16 @@ impl Store for Adapter {
         runs::list(self, tenant, filter, page).await
     }
 
+    async fn delete_run(&self, tenant: &TenantId, id: RunId) -> Result<RunDeletion, StoreError> {
+        runs::delete(self, tenant, id).await
+    }
+
     async fn steps(&self, run: RunId, page: &Page<StepId>) -> Result<Vec<Step>, StoreError> {
         steps::list(self, run, page).await
+    }
+
+    async fn lone_call(&self, run: RunId) -> Result<Option<LoneCall>, StoreError> {
+        steps::lone_call(self, run).await
     }
 
     async fn events(&self, run: RunId, after: SeqId) -> Result<Vec<Event>, StoreError> {
@@ -492,6 +569,19 @@ impl Store for Adapter {
 
     async fn rescue(&self, after: TakeoverAfter, unclaimed_after: Duration) -> Result<u64, StoreError> {
         rescue::rescue(self, after, unclaimed_after).await
+    }
+
+    async fn take_callback(&self, busy: &[String], left_for: Duration) -> Result<Option<TakenCallback>, StoreError> {
+        callbacks::take(self, busy, left_for).await
+    }
+
+    async fn callback_tried(
+        &self,
+        taken: &TakenCallback,
+        tried: &CallbackTry,
+        pause: Option<Duration>,
+    ) -> Result<bool, StoreError> {
+        callbacks::tried(self, taken, tried, pause).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

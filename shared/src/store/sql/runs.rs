@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use super::messages::{self, Visibility};
 use super::page::{self, Keys, Place};
 use super::{
-    Adapter, Builder, Conn, Row, approvals, conversations, document, events, id, list_of_ids, moment,
+    Adapter, Builder, Conn, Row, approvals, callbacks, conversations, document, events, id, list_of_ids, moment,
     optional_document, outbox, seq,
 };
 use crate::domain::Timestamp;
@@ -17,7 +17,7 @@ use crate::domain::run::{Attachment, Run, RunState, RunStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
 use crate::domain::thread::{Thread, ThreadScope};
-use crate::ports::store::{Accepted, CancelRequest, NewRun, RequestKey, RunFilter, StoreError};
+use crate::ports::store::{Accepted, CancelRequest, NewRun, RequestKey, RunDeletion, RunFilter, StoreError};
 use crate::store::values::{self, micros, plain, signed};
 
 /// Runs are listed in the order of their arrival.
@@ -276,6 +276,38 @@ pub(super) async fn request_cancel(store: &Adapter, run: RunId, now: Timestamp) 
     })
 }
 
+pub(super) async fn delete(store: &Adapter, tenant: &TenantId, run: RunId) -> Result<RunDeletion, StoreError> {
+    let mut tx = store.begin().await?;
+    let row = sqlx::query(concat!(
+        "SELECT agent_id, thread_id, completed_at FROM runs WHERE id = $1 AND tenant = $2",
+        for_update!()
+    ))
+    .bind(run.uuid())
+    .bind(tenant.as_str())
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(row) = row else { return Ok(RunDeletion::NoRun) };
+    if row.try_get::<Option<i64>, _>("completed_at")?.is_none() {
+        return Ok(RunDeletion::Active);
+    }
+    // Its answer has to find the run that asked.
+    let is_waiting: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM threads JOIN messages ON messages.id = threads.pending_approval \
+         WHERE threads.id = $1 AND messages.run_id = $2)",
+    )
+    .bind(thread(&row)?.uuid())
+    .bind(run.uuid())
+    .fetch_one(&mut *tx)
+    .await?;
+    if is_waiting {
+        return Ok(RunDeletion::Waiting);
+    }
+    sqlx::query("UPDATE messages SET run_id = NULL WHERE run_id = $1").bind(run.uuid()).execute(&mut *tx).await?;
+    sqlx::query("DELETE FROM runs WHERE id = $1").bind(run.uuid()).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(RunDeletion::Deleted)
+}
+
 /// A run as its row has it.
 pub(super) fn read(row: &Row) -> Result<Run, StoreError> {
     let tenant = row.try_get::<&str, _>("tenant")?;
@@ -292,6 +324,7 @@ pub(super) fn read(row: &Row) -> Result<Run, StoreError> {
         archived: seq(row, "archived")?,
         created_at: moment(row, "created_at")?,
         ttft_ns: row.try_get("ttft_ns")?,
+        callback: callbacks::read_try(row)?,
     })
 }
 

@@ -3,14 +3,14 @@
 use super::*;
 
 /// A run of the scene's agent that has ended because its calls wait.
-struct Asking {
-    run: RunId,
-    step: StepId,
+pub(super) struct Asking {
+    pub(super) run: RunId,
+    pub(super) step: StepId,
     request: MessageId,
 }
 
 /// Executes a run whose one step has a call that needs no answer and one that waits.
-async fn ask(scene: &Scene, deadline: Option<Timestamp>) -> Asking {
+pub(super) async fn ask(scene: &Scene, deadline: Option<Timestamp>) -> Asking {
     let run = scene.accept("delete it").await;
     let lease = scene.claim(run).await.lease;
     let step = scene.begin(&lease, 1).await;
@@ -49,7 +49,7 @@ async fn begin_answering(scene: &Scene, lease: &Lease, asking: &Asking) -> StepI
     step.id
 }
 
-fn closing_ids() -> ApprovalCancel {
+pub(super) fn closing_ids() -> ApprovalCancel {
     ApprovalCancel { at: now(), response: new_id(), returns: new_id() }
 }
 

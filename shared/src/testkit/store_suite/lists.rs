@@ -146,12 +146,14 @@ pub async fn messages_are_searched_in_any_case(store: SharedStore) {
     scene.accept("a_b").await;
     scene.accept("something else").await;
     let all = MessageSearch { query: None, roles: Vec::new(), from: None, until: None, limit: 10 };
-    let search = |query: &str| MessageSearch { query: Some(query.to_owned()), ..all.clone() };
+    let search = |query: &str| MessageSearch { query: Some(query.parse().expect("words")), ..all.clone() };
     let cases = [
         (all.clone(), vec!["something else", "a_b", "Grüße aus ÖSTERREICH, 100%"]),
         (MessageSearch { limit: 1, ..all.clone() }, vec!["something else"]),
         (search("österreich"), vec!["Grüße aus ÖSTERREICH, 100%"]),
         (search("0%"), vec!["Grüße aus ÖSTERREICH, 100%"]),
+        (search("ÖSTER grüße"), vec!["Grüße aus ÖSTERREICH, 100%"]),
+        (search("grüße else"), vec![]),
         (search("_"), vec!["a_b"]),
         (search("compiled"), vec![]),
         (MessageSearch { roles: vec![Role::System], ..search("compiled") }, vec!["system"]),

@@ -13,6 +13,7 @@ use crate::domain::agent::{Agent, AgentSettings, ReferenceKind};
 use crate::domain::approval::{Answering, CallAnswer};
 use crate::domain::block::{Block, BlockChange, BlockDetails, BlockWriteError};
 use crate::domain::builtin_tools;
+use crate::domain::callback::{CallbackResult, CallbackTry, CallbackUrl};
 use crate::domain::compaction::{CompactionStats, CompactionTrigger, Summary};
 use crate::domain::conversation::{Conversation, ConversationChange, ConversationSettings};
 use crate::domain::event::{Event, EventKind};
@@ -24,9 +25,9 @@ use crate::domain::model::ModelHandle;
 use crate::domain::page::{Order, Page};
 use crate::domain::position::SeqId;
 use crate::domain::run::{
-    Attachment, ErrorType, Outcome, Run, RunError, RunRequest, RunState, RunStatus, RunType, StreamMode,
+    Attachment, ErrorType, Outcome, Run, RunError, RunRequest, RunState, RunStatus, RunType, RunWork, StreamMode,
 };
-use crate::domain::step::{Retry, StepStatus};
+use crate::domain::step::{Feedback, Retry, Step, StepStatus};
 use crate::domain::stop_reason::StopReason;
 use crate::domain::tenant::TenantId;
 use crate::domain::thread::{Thread, ThreadScope};
@@ -36,17 +37,20 @@ use crate::domain::usage::{RunUsage, Usage};
 use crate::ports::seams::Seams;
 use crate::ports::store::{
     Accepted, AgentChange, AgentFilter, AgentOrder, AnswerRecord, ApprovalCancel, ApprovalChange, BlockChanged,
-    BlockFilter, BlockName, CancelRequest, Claim, Claimed, Compaction, ConversationFilter, ConversationMade,
-    ConversationOrder, EditOutcome, Fork, LastRun, MessageFilter, MessageSearch, NewRun, NewStep, OutboxEntry,
-    RequestKey, RunEnd, RunFilter, StepCommit, Store, StoreError, ToolFilter, WorkerFacts,
+    BlockFilter, BlockName, CancelRequest, Claim, Claimed, Compaction, ContextReset, ConversationFilter,
+    ConversationMade, ConversationOrder, EditOutcome, FeedbackChange, Fork, FoundMessage, LastRun, MessageFilter,
+    MessageScope, MessageSearch, NewRun, NewStep, OutboxEntry, RequestKey, RunDeletion, RunEnd, RunFilter, StepCommit,
+    StepFilter, Store, StoreError, ToolFilter, WorkerFacts,
 };
 
 mod agents;
 mod approvals;
 mod blocks;
+mod callbacks;
 mod compaction;
 mod conversations;
 mod ends;
+mod history;
 mod lists;
 mod outbox;
 mod runs;
@@ -56,9 +60,11 @@ mod tools;
 pub use agents::*;
 pub use approvals::*;
 pub use blocks::*;
+pub use callbacks::*;
 pub use compaction::*;
 pub use conversations::*;
 pub use ends::*;
+pub use history::*;
 pub use lists::*;
 pub use outbox::*;
 pub use runs::*;
@@ -124,6 +130,10 @@ macro_rules! store_contract {
             a_cancel_of_a_created_run_ends_it_without_a_worker
             a_cancel_of_a_running_run_is_heard_at_the_heartbeat
             a_released_run_uses_up_no_attempt
+            a_callback_is_entered_exactly_with_the_end
+            a_callback_has_one_taker_at_a_time
+            a_callback_is_taken_again_after_its_takers_silence
+            what_came_of_a_callback_is_kept
             a_conversation_has_a_context_and_a_line_of_its_own
             a_conversation_is_listed_changed_and_deleted
             a_change_of_the_agent_reaches_a_conversation_with_its_next_run
@@ -136,6 +146,15 @@ macro_rules! store_contract {
             unknown_cursors_are_refused
             runs_are_filtered
             messages_are_searched_in_any_case
+            messages_are_found_across_the_agents_of_a_tenant
+            messages_of_a_group_are_found
+            a_step_tells_its_messages
+            a_search_covers_all_agents_of_a_tenant
+            steps_are_found_across_the_runs_of_a_tenant
+            a_step_is_rated
+            a_deleted_run_leaves_its_messages
+            a_run_that_matters_is_not_deleted
+            a_reset_empties_the_context_and_keeps_the_history
             the_outbox_keeps_hints_until_they_are_done
             lost_runs_are_hinted_again_but_not_too_often
             any_text_can_be_stored
@@ -299,6 +318,7 @@ fn new_run(tenant: &TenantId, agent: AgentId, text: &str) -> NewRun {
     let id = new_id();
     let request = RunRequest {
         run_type: RunType::SendMessageStreaming,
+        work: RunWork::default(),
         attachment: Attachment::Background,
         mode: StreamMode::Tokens,
         include_pings: true,
@@ -328,6 +348,7 @@ fn new_run(tenant: &TenantId, agent: AgentId, text: &str) -> NewRun {
         archived: SeqId::new(1),
         created_at: now(),
         ttft_ns: None,
+        callback: None,
     };
     NewRun {
         run,
