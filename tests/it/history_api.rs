@@ -55,6 +55,18 @@ async fn messages_of_all_agents_are_listed_and_read() {
     let users = north.get("/v1/messages/?order=asc&include_return_message_types=user_message").await.ok();
     assert_eq!(each(&users, "content"), ["one", "two", "[[demo reasoning=2 tokens=2]]"]);
     assert_eq!(north.get("/v1/messages/?conversation_id=default").await.ok(), listed);
+    let conversation = north.post(&format!("/v1/conversations/?agent_id={bob}"), &json!({})).await.ok();
+    let conversation = conversation["id"].as_str().expect("an id");
+    let sent = json!({"messages": [{"role": "user", "content": "elsewhere"}]});
+    north.stream_post(&format!("/v1/conversations/{conversation}/messages"), &sent).await.read_to_end().await;
+    let there = north.get(&format!("/v1/messages/?order=asc&conversation_id={conversation}")).await.ok();
+    assert_eq!(each(&there, "message_type"), ["system_message", "user_message", "assistant_message"]);
+    assert_eq!(north.get("/v1/messages/?conversation_id=default").await.ok(), listed);
+    let wanted = json!({"query": "elsewhere", "conversation_id": conversation});
+    let found = north.post("/v1/messages/search", &wanted).await.ok();
+    assert_eq!(found.as_array().expect("a list").last().expect("one")["conversation_id"], conversation);
+    south.get(&format!("/v1/messages/?conversation_id={conversation}")).await.refused(404);
+    north.get("/v1/messages/?conversation_id=here").await.refused(422);
 
     let read = north.get(&format!("/v1/messages/{answer}")).await.ok();
     assert_eq!(read, json!([listed[0], listed[1]]));
@@ -73,7 +85,8 @@ async fn messages_of_all_agents_are_listed_and_read() {
 
     north.delete(&format!("/v1/agents/{ada}")).await.ok();
     north.get(&format!("/v1/messages/{answer}")).await.refused(404);
-    assert_eq!(each(&north.get("/v1/messages/").await.ok(), "message_type").len(), 3, "Bob's");
+    let left = north.get("/v1/messages/?conversation_id=default").await.ok();
+    assert_eq!(each(&left, "message_type").len(), 3, "Bob's");
 }
 
 #[tokio::test]

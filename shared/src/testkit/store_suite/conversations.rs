@@ -17,7 +17,7 @@ impl Scene {
         }
     }
 
-    async fn make(&self, settings: ConversationSettings, fork: Option<Fork>) -> Conversation {
+    pub(super) async fn make(&self, settings: ConversationSettings, fork: Option<Fork>) -> Conversation {
         let wanted = self.wanted(settings);
         let made = self.store.create_conversation(&self.tenant, &wanted, new_id(), fork.as_ref()).await;
         match made.expect("an answer") {
@@ -39,7 +39,7 @@ impl Scene {
     }
 
     /// Lets a run in a thread say something, and end.
-    async fn turn(&self, thread: Thread, text: &str, answer: &str) -> Vec<String> {
+    pub(super) async fn turn(&self, thread: Thread, text: &str, answer: &str) -> Vec<String> {
         let run = self.accept_in(thread, text).await;
         let lease = self.claim(run).await.lease;
         let seen = self.context(&lease).await;

@@ -98,6 +98,41 @@ pub async fn messages_of_a_group_are_found(store: SharedStore) {
 }
 
 /// See the name.
+pub async fn messages_are_found_by_conversation(store: SharedStore) {
+    let scene = Scene::new(&store).await;
+    let first = scene.make(ConversationSettings::default(), None).await;
+    scene.turn(Thread::own(scene.agent), "own tea", "own").await;
+    scene.turn(first.thread(), "first tea", "first").await;
+    let fork = scene.make(ConversationSettings::default(), Some(Fork { from: first.thread(), until: None })).await;
+    scene.turn(fork.thread(), "fork tea", "fork").await;
+    let own = (ThreadScope::Own, vec!["system", "own tea", "own"]);
+    let in_first = (ThreadScope::Conversation(first.id), vec!["system", "first tea", "first"]);
+    let in_fork = (ThreadScope::Conversation(fork.id), vec!["first tea", "first", "system", "fork tea", "fork"]);
+    for (threads, wanted) in [own, in_first, in_fork] {
+        let scope = MessageScope::Threads(threads);
+        let found = store.find_messages(&scene.tenant, &scope, &first_page(Order::Ascending)).await.expect("readable");
+        assert_eq!(told(&found), wanted, "{threads:?}");
+        let search = MessageSearch { query: "tea".parse().ok(), roles: Vec::new(), from: None, until: None, limit: 9 };
+        let found = store.search_all_messages(&scene.tenant, None, threads, &search).await.expect("readable");
+        let mut with_tea = told(&found);
+        with_tea.reverse();
+        let wanted: Vec<_> = wanted.into_iter().filter(|text| text.contains("tea")).collect();
+        assert_eq!(with_tea, wanted, "{threads:?}");
+        let newest = match threads {
+            ThreadScope::Conversation(id) => Some(id),
+            ThreadScope::All | ThreadScope::Own => None,
+        };
+        assert_eq!(found[0].conversation, newest, "where it was said");
+        if threads == ThreadScope::Conversation(fork.id) {
+            assert_eq!(found[1].conversation, Some(first.id), "a fork shares what was said elsewhere");
+        }
+    }
+    assert_eq!(store.reset_context(&scene.tenant, scene.agent, now()).await.expect("an answer"), ContextReset::Emptied);
+    let seen = scene.turn(first.thread(), "and more tea?", "yes").await;
+    assert_eq!(seen, ["system", "first tea", "first", "and more tea?"], "conversations keep their contexts");
+}
+
+/// See the name.
 pub async fn a_step_tells_its_messages(store: SharedStore) {
     let scene = Scene::new(&store).await;
     execute(&scene, "before").await;

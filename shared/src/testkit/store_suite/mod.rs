@@ -148,6 +148,7 @@ macro_rules! store_contract {
             messages_are_searched_in_any_case
             messages_are_found_across_the_agents_of_a_tenant
             messages_of_a_group_are_found
+            messages_are_found_by_conversation
             a_step_tells_its_messages
             a_search_covers_all_agents_of_a_tenant
             steps_are_found_across_the_runs_of_a_tenant
