@@ -48,10 +48,11 @@ fn template(path: &str) -> Option<&'static String> {
 /// What is wrong with an answer to a request.
 fn answer_faults(method: &str, path: &str, status: u16, media_type: &str, body: &[u8]) -> Vec<String> {
     let Some(template) = template(path) else {
-        return if status == 404 || status == 401 { Vec::new() } else { vec![format!("{path} is not described")] };
+        return if [401, 404, 405].contains(&status) { Vec::new() } else { vec![format!("{path} is not described")] };
     };
     let Some(operation) = DOCUMENT["paths"][template].get(method.to_lowercase()) else {
-        return if status == 405 || status == 401 {
+        // A path that answers 404 by intent can look like one with an id.
+        return if [401, 404, 405].contains(&status) {
             Vec::new()
         } else {
             vec![format!("{method} {template} is not described")]
@@ -82,7 +83,8 @@ fn answer_faults(method: &str, path: &str, status: u16, media_type: &str, body: 
 /// Asserts that an answer is as the document says. Servers of tests have other paths than the API; preflights of browsers
 /// and bodies that HEAD leaves out are nothing that it speaks of.
 pub fn check_answer(method: &str, path: &str, status: u16, media_type: &str, body: &[u8]) {
-    if !path.starts_with("/v1/") || ["OPTIONS", "HEAD"].contains(&method) {
+    let is_described = ["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&method);
+    if !path.starts_with("/v1/") || !is_described {
         return;
     }
     let faults = answer_faults(method, path, status, media_type, body);

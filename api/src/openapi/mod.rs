@@ -130,9 +130,11 @@ impl Operation {
     /// What a stream gives with 200.
     fn streams(self) -> Self {
         let schema = json!({
-            "type": "string",
-            "description": "Frames, each a line `data: EVENT` and an empty line; the last one is `data: [DONE]`. The error \
-                            event has a line `event: error` before it.",
+            "type": "object",
+            "description": "A frame: a line `data: EVENT` and an empty line; the last one is `data: [DONE]`. The error event \
+                            has a line `event: error` before it.",
+            "required": ["data"],
+            "properties": {"data": {"type": "string"}, "event": {"type": "string"}},
         });
         let events = json!({"schema": schema, "x-itemSchema": reference(answers::EVENT)});
         self.gives_with(200, "The events of the run", "text/event-stream", events)

@@ -62,7 +62,7 @@ impl Operation {
 
     /// What all three ways to send refuse.
     fn sends(self) -> Self {
-        self.takes("SendRequest").refuses(&[400, 404, 409])
+        self.takes("SendRequest").refuses(&[400, 404, 409, 410])
     }
 }
 
@@ -264,7 +264,7 @@ fn conversations() -> Vec<Operation> {
             .gives("Messages", lists("Message")),
         post("/v1/conversations/{conversation_id}/messages", "sendConversationMessage", "Send, and follow the run")
             .takes("ConversationSendRequest")
-            .refuses(&[400, 404, 409, 429, 504])
+            .refuses(&[400, 404, 409, 410, 429, 504])
             .gives("All that came of it, with `streaming` false", reference("LettaResponse"))
             .streams(),
         post("/v1/conversations/{conversation_id}/stream", "resumeConversation", "Follow one of its runs")

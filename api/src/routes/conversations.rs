@@ -314,9 +314,6 @@ pub(super) async fn resolve(
     let own = match path {
         ConversationPath::Conversation(id) => {
             let found = known(app, tenant, id).await?;
-            if agent.is_some_and(|agent| agent != found.agent_id) {
-                return Err(ApiError::NO_CONVERSATION);
-            }
             return Ok((found.thread(), found.pending_approval));
         }
         ConversationPath::Default => agent.ok_or_else(|| required(place))?,
