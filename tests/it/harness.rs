@@ -45,16 +45,31 @@ pub fn command(arguments: &[&str], settings: &Settings) -> Command {
 /// Runs the program to its end and answers what it said. A program that does not end is killed and fails the test.
 pub fn run_to_end(arguments: &[&str], settings: &Settings) -> Output {
     let mut child = command(arguments, settings).spawn().expect("the program starts");
+    // Read as it comes: a program that writes more than a pipe holds would not end.
+    let stdout = read_to_end(child.stdout.take().expect("stdout is piped"));
+    let stderr = read_to_end(child.stderr.take().expect("stderr is piped"));
     let started = Instant::now();
-    while child.try_wait().expect("the program can be waited for").is_none() {
-        if started.elapsed() > DEADLINE {
-            child.kill().expect("it can be killed");
-            let output = child.wait_with_output().expect("its output");
-            panic!("`holdfast {}` did not end: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
-        }
+    let mut status = child.try_wait().expect("the program can be waited for");
+    while status.is_none() && started.elapsed() < DEADLINE {
         std::thread::sleep(Duration::from_millis(5));
+        status = child.try_wait().expect("the program can be waited for");
     }
-    child.wait_with_output().expect("its output")
+    if status.is_none() {
+        child.kill().expect("it can be killed");
+    }
+    let (stdout, stderr) = (stdout.join().expect("its output"), stderr.join().expect("its log"));
+    let Some(status) = status else {
+        panic!("`holdfast {}` did not end: {}", arguments.join(" "), String::from_utf8_lossy(&stderr));
+    };
+    Output { status, stdout, stderr }
+}
+
+fn read_to_end(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).expect("a pipe can be read");
+        bytes
+    })
 }
 
 /// Waits until something is so that tells nobody when it becomes so: other processes, files, locks, what an API answers.
