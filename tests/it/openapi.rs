@@ -109,7 +109,7 @@ async fn fuzz(base: &str, examples: &str) {
 async fn the_fuzzer_finds_nothing_in_one_process() {
     let data = directory();
     let dev = Dev::start_with(data.path(), settings([("HOLDFAST_API_KEYS", KEY)])).await;
-    fuzz(&dev.client.base, "10").await;
+    fuzz(&dev.client.base, "3").await;
     let alive = dev.client.get("/v1/ready").await.ok();
     assert_eq!(alive["status"], Value::from("ok"));
 }
@@ -117,5 +117,5 @@ async fn the_fuzzer_finds_nothing_in_one_process() {
 #[tokio::test]
 async fn the_fuzzer_finds_nothing_in_a_cluster() {
     let cluster = Cluster::start_with(1, 1, settings([("HOLDFAST_API_KEYS", KEY)])).await;
-    fuzz(&cluster.client(0).base, "2").await;
+    fuzz(&cluster.client(0).base, "1").await;
 }
