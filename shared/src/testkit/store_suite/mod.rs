@@ -318,24 +318,11 @@ fn new_agent(name: &str, settings: AgentSettings) -> (Agent, Message) {
 fn new_run(tenant: &TenantId, agent: AgentId, text: &str) -> NewRun {
     let id = new_id();
     let request = RunRequest {
-        run_type: RunType::SendMessageStreaming,
-        work: RunWork::default(),
         attachment: Attachment::Background,
         mode: StreamMode::Tokens,
         include_pings: true,
         max_steps: 50,
-        include_types: None,
-        override_model: None,
-        override_system: None,
-        speech: None,
-        use_assistant_message: true,
-        assistant_message_tool_name: "send_message".to_owned(),
-        assistant_message_tool_kwarg: "message".to_owned(),
-        callback_url: None,
-        client_tools: Vec::new(),
-        client_skills: Vec::new(),
-        include_compaction: false,
-        answering: None,
+        ..RunRequest::of_work(RunType::SendMessageStreaming, RunWork::Answer)
     };
     let run = Run {
         id,
